@@ -1,0 +1,170 @@
+// The ckptd client: save state dicts to a checkpoint server, list what it has, restore it.
+//
+//   auto client = ckpt::Client::Connect({.address = "127.0.0.1:7070"});
+//   ckpt::SaveOptions options{.run = "resnet50", .epoch = 3};
+//   options.metrics = {{"val_loss", 0.41}};
+//   auto saved = (*client)->SaveState(options, state);           // durable when it returns OK
+//   auto restore = (*client)->OpenRestore({.reference = "resnet50:best"});
+//   absl::Status status = (*restore)->ReadInto(buffers);         // every byte checked
+//
+// Every error says what happened and what to do; ckpt::ReasonOf (ckpt/status.h) gives its machine-readable reason.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "ckpt/state.h"
+#include "ckpt/v1/checkpoint.pb.h"
+#include "ckpt/v1/state.pb.h"
+
+namespace ckpt {
+
+struct ConnectOptions {
+  // HOST:PORT.
+  std::string address = "127.0.0.1:7070";
+
+  // The dedup, access and quota boundary to work in.
+  std::string domain = "default";
+
+  // How long a call is retried with back-off, counted from its last progress, while the server cannot be reached. Then
+  // it fails with Unavailable.
+  std::chrono::milliseconds retry_for = std::chrono::seconds(30);
+};
+
+struct SaveOptions {
+  std::string run;
+  std::int64_t epoch = 0;
+  std::optional<std::int64_t> step;
+  std::vector<std::pair<std::string, double>> metrics;
+  std::vector<std::pair<std::string, std::string>> labels;
+
+  // Called from the saving thread with the bytes dealt with so far and the bytes of all tensors.
+  std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)> progress;
+};
+
+// What a save came to.
+struct SaveResult {
+  v1::Checkpoint checkpoint;
+  std::uint64_t sent_bytes = 0;   // payload that crossed the wire
+  std::uint64_t cited_bytes = 0;  // payload that the server had
+};
+
+// One save in progress. Not thread-safe. Destroying it before Commit abandons it: nothing becomes visible.
+class Save {
+ public:
+  virtual ~Save() = default;
+
+  // Adds a tensor and returns its number. Its memory must stay as it is until Commit has returned or this is destroyed.
+  // Errors: InvalidArgument (dtype, shape, strides), and those of the stream.
+  virtual absl::StatusOr<std::uint64_t> AddTensor(const Tensor& tensor) = 0;
+
+  // Makes the checkpoint visible, atomically and durably: after OK it survives power loss. `nodes` is the tree over the
+  // tensors added, each of which must be in it or be what a view shows; metrics are added to those of the options.
+  // Lost connections are retried, and what the server had acked is not sent again.
+  // Errors: InvalidArgument, ResourceExhausted (the server's disk; nothing is lost), Unavailable (retry the save later).
+  virtual absl::StatusOr<SaveResult> Commit(std::span<const v1::StateNode> nodes,
+                                            std::span<const std::pair<std::string, double>> metrics) = 0;
+};
+
+struct RestoreOptions {
+  // RUN@EPOCH, RUN@EPOCH#VERSION, RUN:latest, RUN:TAG, RUN:best, RUN:best:METRIC, RUN:best:METRIC:min or :max.
+  std::string reference;
+
+  // Top-level keys to restore; empty: all.
+  std::vector<std::string> components;
+
+  // Globs over the paths of leaves; empty: all.
+  std::vector<std::string> include;
+
+  // Called from the reading thread.
+  std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)> progress;
+};
+
+// Where restored bytes go.
+class TensorSink {
+ public:
+  virtual ~TensorSink() = default;
+
+  // Takes bytes of tensor number `tensor`, `offset_bytes` from its start in memory order. Each byte comes once (again
+  // only after a lost connection), in any order, from one thread. An error ends the restore with it.
+  virtual absl::Status Write(std::uint64_t tensor, std::uint64_t offset_bytes, std::span<const std::byte> bytes) = 0;
+};
+
+// An open restore: the whole description of a checkpoint is here, its payload comes with Read. Not thread-safe.
+class Restore {
+ public:
+  virtual ~Restore() = default;
+
+  [[nodiscard]] virtual const v1::Checkpoint& checkpoint() const = 0;
+
+  // The state tree, cut down to what was selected. A node's `tensor` is an index into tensors().
+  [[nodiscard]] virtual const std::vector<v1::StateNode>& nodes() const = 0;
+
+  // All tensors of the checkpoint. Small ones have their bytes in inline_data.
+  [[nodiscard]] virtual const std::vector<v1::Tensor>& tensors() const = 0;
+
+  // Whether the tensor is among what was selected, or is what a selected view shows.
+  [[nodiscard]] virtual bool selected(std::uint64_t tensor) const = 0;
+
+  // Gives the sink every byte of the selected tensors (inline ones as well), each checked against its fingerprint.
+  // Errors: DataLoss (names run, epoch and tensor), Unavailable, the sink's. After an error what the sink got is partial.
+  virtual absl::Status Read(TensorSink& sink) = 0;
+
+  // The same into memory: buffers[i] takes all bytes of tensor i; null leaves it out. After an error the buffers are
+  // torn: part of them holds restored bytes.
+  virtual absl::Status ReadInto(std::span<void* const> buffers) = 0;
+};
+
+// A page of a list.
+template <typename T>
+struct Page {
+  std::vector<T> items;
+  std::string next;  // for the next call; empty after the last page
+};
+
+// A connection to a server. Thread-safe; saves and restores of it may run at once.
+class Client {
+ public:
+  // Makes a client; the server is first spoken to by the first call. InvalidArgument for a malformed address.
+  static absl::StatusOr<std::unique_ptr<Client>> Connect(ConnectOptions options);
+
+  virtual ~Client() = default;
+
+  // Opens a save. Errors: InvalidArgument (run, metric or label names), Unavailable, ResourceExhausted.
+  virtual absl::StatusOr<std::unique_ptr<Save>> BeginSave(SaveOptions options) = 0;
+
+  // Saves a whole state; as BeginSave, AddTensor for each tensor, and Commit.
+  virtual absl::StatusOr<SaveResult> SaveState(SaveOptions options, const State& state) = 0;
+
+  // Learns what the chunks of a stored checkpoint are, so that a save of a state like it sends only what differs. The
+  // client remembers its own saves and restores by itself; this is for a new process. Fetches no payload.
+  virtual absl::Status Remember(std::string_view reference) = 0;
+
+  // Opens a restore. Errors: NotFound, InvalidArgument (reference), DataLoss (manifest), Unavailable.
+  virtual absl::StatusOr<std::unique_ptr<Restore>> OpenRestore(RestoreOptions options) = 0;
+
+  // The checkpoint that a reference names. Errors: NotFound, InvalidArgument, Unavailable.
+  virtual absl::StatusOr<v1::Checkpoint> GetCheckpoint(std::string_view reference) = 0;
+
+  virtual absl::StatusOr<v1::Run> GetRun(std::string_view run) = 0;
+
+  // Runs by name. `page` is empty or what the page before has in `next`; page_size at most 1000, 0 for the default.
+  virtual absl::StatusOr<Page<v1::Run>> ListRuns(std::string_view page = {}, std::uint32_t page_size = 0) = 0;
+
+  // A run's checkpoints by epoch and version.
+  virtual absl::StatusOr<Page<v1::Checkpoint>> ListCheckpoints(std::string_view run, std::string_view page = {},
+                                                               std::uint32_t page_size = 0) = 0;
+};
+
+}  // namespace ckpt

@@ -1,0 +1,108 @@
+// The state that a trainer saves, in memory: a tree of nodes over tensors that stay where they are.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "ckpt/v1/state.pb.h"
+
+namespace ckpt {
+
+// A tensor in the caller's memory.
+struct Tensor {
+  // dtype, shape, strides, role, …; path and component are filled in from the tree by StateBuilder and Save. Has neither
+  // boxes nor inline_data.
+  v1::Tensor meta;
+
+  // Its bytes in memory order (see v1::Tensor.strides), little-endian, as many as its shape says. Null for a view and
+  // for a tensor without elements. Not owned.
+  const void* data = nullptr;
+};
+
+// A state. Copying it copies the description, never the tensors' bytes.
+struct State {
+  // The tree in pre-order.
+  std::vector<v1::StateNode> nodes;
+
+  // Its tensors: a node's `tensor` is an index into this.
+  std::vector<Tensor> tensors;
+
+  // Optional. Called, from the saving thread, with a range of a tensor's bytes that the save does not need for now (it may
+  // read it again after a lost connection): a mapped file gives its pages back here.
+  std::function<void(const void* data, std::size_t size)> release;
+};
+
+// Builds a State in the order of its tree:
+//
+//   StateBuilder b;
+//   b.Dict().Key("model").OrderedDict().Key("fc.weight").Tensor(weight).Key("fc.bias").Tensor(bias).End()
+//    .Key("epoch").Int(3).End();
+//   absl::StatusOr<State> state = std::move(b).Build();
+//
+// A mistake (a missing Key, an End too many) is remembered and returned by Build. Not thread-safe.
+class StateBuilder {
+ public:
+  // Open a container; End closes it.
+  StateBuilder& Dict() { return Open(v1::NODE_KIND_DICT); }
+  StateBuilder& OrderedDict() { return Open(v1::NODE_KIND_ORDERED_DICT); }
+  StateBuilder& List() { return Open(v1::NODE_KIND_LIST); }
+  StateBuilder& Tuple() { return Open(v1::NODE_KIND_TUPLE); }
+  StateBuilder& Open(v1::NodeKind kind, std::string_view type_name = {});
+  StateBuilder& End();
+
+  // The key of the next child of a mapping.
+  StateBuilder& Key(std::string_view key);
+  StateBuilder& Key(std::int64_t key);
+  StateBuilder& Key(v1::Scalar key);
+
+  // What follows, up to the container's End, are its attributes; Key gives their names.
+  StateBuilder& Attributes();
+
+  // Leaves.
+  StateBuilder& None();
+  StateBuilder& Bool(bool value);
+  StateBuilder& Int(std::int64_t value);
+  StateBuilder& Float(double value);
+  StateBuilder& Str(std::string_view value);
+  StateBuilder& Tensor(const ::ckpt::Tensor& tensor);
+  // Any leaf. If its kind has a tensor, node.tensor is the number of one added with AddTensor.
+  StateBuilder& Leaf(v1::StateNode node);
+
+  // Adds a tensor without a node (the storage behind views, which needs a path of its own, or one that several nodes
+  // share) and returns its number.
+  std::uint64_t AddTensor(const ::ckpt::Tensor& tensor);
+
+  // The finished state, its tensors' paths and components filled in. InvalidArgument if it is not well-formed.
+  absl::StatusOr<State> Build() &&;
+
+ private:
+  StateBuilder& Add(v1::StateNode node);
+  void Fail(std::string_view what);
+
+  State state_;
+  struct Frame {
+    std::size_t node;
+    bool attributes;
+  };
+  std::vector<Frame> open_;
+  v1::Scalar key_;
+  bool has_key_ = false;
+  absl::Status status_;
+};
+
+// The nodes below the chosen top-level keys (`components`; empty: all) and, of those, the leaves whose path matches one of
+// the globs (`include`; empty: all) with the containers above them and those containers' attributes. Tensors keep their
+// numbers. NotFound for a component that is not there; InvalidArgument where leaving leaves out would shift the others
+// of a list or tuple.
+absl::StatusOr<std::vector<v1::StateNode>> SelectNodes(std::span<const v1::StateNode> nodes,
+                                                       std::span<const std::string> components,
+                                                       std::span<const std::string> include);
+
+}  // namespace ckpt
