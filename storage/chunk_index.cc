@@ -1,0 +1,215 @@
+#include "storage/chunk_index.h"
+
+#include <algorithm>
+#include <set>
+
+#include "absl/strings/str_cat.h"
+#include "base/status.h"
+#include "storage/keys.h"
+#include "storage/record_bitmap.h"
+#include "storage/rows.h"
+
+namespace ckpt::storage {
+namespace {
+
+// Pins the pack for the session. The caller holds the pack's row at least shared.
+absl::Status PutPin(Transaction& txn, const SessionId& session, const PackId& pack) {
+  const std::string key = keys::PinBySession(session, pack);
+  CKPT_ASSIGN_OR_RETURN(const auto pinned, txn.Get(key, Hold::kNone));
+  if (pinned.has_value()) return absl::OkStatus();
+  CKPT_RETURN_IF_ERROR(txn.Put(key, ""));
+  return txn.Put(keys::PinByPack(pack, session), "");
+}
+
+// True when the row may be relied on: its pack, which is held shared from now on, is usable and so is the record.
+absl::StatusOr<bool> Usable(HeldPacks& packs, const v1::ChunkRow& row) {
+  if (row.quarantined()) return false;
+  CKPT_ASSIGN_OR_RETURN(const PackId pack, PackOfRow(row));
+  return packs.Usable(pack);
+}
+
+// A record whose row was quarantined has been written anew: what relied on the old copy relies on the new one. Whoever
+// has a pin on the old pack may mean this record, so the new pack gets them all; the references move record by record.
+absl::Status Heal(Transaction& txn, HeldPacks& packs, const v1::ChunkRow& old, const RecordLocation& fresh) {
+  CKPT_ASSIGN_OR_RETURN(const PackId pack, PackOfRow(old));
+  CKPT_RETURN_IF_ERROR(packs.HoldExclusive(pack));
+  CKPT_RETURN_IF_ERROR(
+      ForEachRow(txn, keys::PinsOfPack(pack), [&](const std::string& key, const std::string&) -> absl::Status {
+        CKPT_ASSIGN_OR_RETURN(const SessionId session, keys::PinningSessionOf(key));
+        return PutPin(txn, session, fresh.pack);
+      }));
+  std::vector<std::pair<std::string, v1::ReferenceRow>> users;
+  CKPT_RETURN_IF_ERROR(
+      ForEachRow(txn, keys::ReferencesOfPack(pack), [&](const std::string& key, const std::string& value) -> absl::Status {
+        CKPT_ASSIGN_OR_RETURN(v1::ReferenceRow row, ParseRow<v1::ReferenceRow>(key, value));
+        if (HasRecord(row.records(), old.ordinal())) users.emplace_back(key, std::move(row));
+        return absl::OkStatus();
+      }));
+  for (auto& [key, row] : users) {
+    CKPT_ASSIGN_OR_RETURN(const keys::ReferenceKey user, keys::ParseReference(key));
+    RemoveRecord(*row.mutable_records(), old.ordinal());
+    CKPT_RETURN_IF_ERROR(row.records().empty() ? txn.Delete(key) : PutRow(txn, key, row));
+    const std::string fresh_key = keys::Reference(fresh.pack, user.version, user.component);
+    CKPT_ASSIGN_OR_RETURN(auto moved, GetRow<v1::ReferenceRow>(txn, fresh_key, Hold::kExclusive));
+    if (!moved.has_value()) moved.emplace();
+    AddRecord(*moved->mutable_records(), fresh.ordinal);
+    CKPT_RETURN_IF_ERROR(PutRow(txn, fresh_key, *moved));
+    CKPT_RETURN_IF_ERROR(txn.Put(keys::VersionPack(user.version, fresh.pack), ""));
+  }
+  return absl::OkStatus();
+}
+
+v1::ChunkRow RowOf(const IndexEntry& entry) {
+  v1::ChunkRow row;
+  row.set_pack(std::string(entry.written->pack.view()));
+  row.set_offset(entry.written->offset);
+  row.set_stored_length(entry.written->stored_length);
+  row.set_raw_length(entry.raw_length);
+  row.set_ordinal(entry.written->ordinal);
+  return row;
+}
+
+// Indexes one entry and adds the packs that it relies on to `pin`.
+absl::Status IndexEntryRow(Transaction& txn, HeldPacks& packs, const std::string& key, const IndexEntry& entry,
+                           std::set<PackId>& pin, IndexResult& result) {
+  const Hold hold = entry.written.has_value() ? Hold::kExclusive : Hold::kShared;
+  CKPT_ASSIGN_OR_RETURN(const auto row, GetRow<v1::ChunkRow>(txn, key, hold));
+  bool usable = false;
+  if (row.has_value()) {
+    CKPT_ASSIGN_OR_RETURN(usable, Usable(packs, *row));
+  }
+  if (usable) {  // it was there, or another session's row was first: that one counts, and is pinned
+    CKPT_ASSIGN_OR_RETURN(const PackId winner, PackOfRow(*row));
+    pin.insert(winner);
+    return absl::OkStatus();
+  }
+  if (!entry.written.has_value()) {
+    result.gone.push_back(entry.name);
+    return absl::OkStatus();
+  }
+  if (row.has_value()) CKPT_RETURN_IF_ERROR(Heal(txn, packs, *row, *entry.written));
+  result.new_bytes += entry.written->stored_length;
+  return PutRow(txn, key, RowOf(entry));
+}
+
+}  // namespace
+
+std::string RecordKey(std::string_view domain, const RecordName& record) {
+  return record.manifest ? keys::Manifest(domain, record.digest) : keys::Chunk(domain, record.digest);
+}
+
+absl::StatusOr<PackId> PackOfRow(const v1::ChunkRow& row) {
+  const auto pack = PackId::From(row.pack());
+  if (!pack.has_value()) return MakeError(absl::StatusCode::kDataLoss, "CATALOG_DAMAGED", "a record's row names no pack");
+  return *pack;
+}
+
+absl::StatusOr<std::vector<std::optional<v1::ChunkRow>>> ReadRows(Transaction& txn, std::string_view domain,
+                                                                  const std::vector<RecordName>& records) {
+  std::vector<std::string> row_keys;
+  row_keys.reserve(records.size());
+  for (const RecordName& record : records) row_keys.push_back(RecordKey(domain, record));
+  CKPT_ASSIGN_OR_RETURN(const auto values, txn.MultiGet(row_keys));
+  std::vector<std::optional<v1::ChunkRow>> rows(records.size());
+  for (std::size_t i = 0; i < records.size(); ++i) {
+    if (!values[i].has_value()) continue;
+    CKPT_ASSIGN_OR_RETURN(rows[i], ParseRow<v1::ChunkRow>(row_keys[i], *values[i]));
+  }
+  return rows;
+}
+
+absl::StatusOr<std::vector<bool>> ChunkIndex::Pin(const SessionRef& session, const std::vector<RecordName>& records) {
+  std::vector<bool> missing;
+  const auto body = [&](Transaction& txn) -> absl::Status {
+    missing.assign(records.size(), true);
+    CKPT_RETURN_IF_ERROR(HoldSession(txn, session, Hold::kShared).status());
+    HeldPacks packs(txn);
+    CKPT_ASSIGN_OR_RETURN(const auto seen, ReadRows(txn, session.domain, records));
+    std::set<PackId> wanted;
+    for (const auto& row : seen) {
+      if (!row.has_value()) continue;
+      CKPT_ASSIGN_OR_RETURN(const PackId pack, PackOfRow(*row));
+      wanted.insert(pack);
+    }
+    for (const PackId& pack : wanted) CKPT_RETURN_IF_ERROR(packs.Usable(pack).status());
+    // Now that the packs are held nothing moves out of them: what the rows say now is true when the pins are there.
+    CKPT_ASSIGN_OR_RETURN(const auto rows, ReadRows(txn, session.domain, records));
+    std::set<PackId> pin;
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      if (!rows[i].has_value()) continue;
+      CKPT_ASSIGN_OR_RETURN(const PackId pack, PackOfRow(*rows[i]));
+      if (!packs.Holds(pack)) continue;  // moved between the two reads: as good as missing
+      CKPT_ASSIGN_OR_RETURN(const bool usable, Usable(packs, *rows[i]));
+      if (!usable) continue;
+      missing[i] = false;
+      pin.insert(pack);
+    }
+    for (const PackId& pack : pin) CKPT_RETURN_IF_ERROR(PutPin(txn, session.id, pack));
+    return absl::OkStatus();
+  };
+  CKPT_RETURN_IF_ERROR(engine_.Transact(KvEngine::Durability::kSync, body));
+  return missing;
+}
+
+absl::StatusOr<std::vector<bool>> ChunkIndex::Has(std::string_view domain, const std::vector<RecordName>& records) {
+  std::vector<bool> has;
+  CKPT_RETURN_IF_ERROR(engine_.Transact(KvEngine::Durability::kLazy, [&](Transaction& txn) -> absl::Status {
+    has.assign(records.size(), false);
+    CKPT_ASSIGN_OR_RETURN(const auto rows, ReadRows(txn, domain, records));
+    HeldPacks packs(txn);
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      if (!rows[i].has_value()) continue;
+      CKPT_ASSIGN_OR_RETURN(const bool usable, Usable(packs, *rows[i]));
+      has[i] = usable;
+    }
+    return absl::OkStatus();
+  }));
+  return has;
+}
+
+absl::StatusOr<IndexResult> ChunkIndex::Index(const SessionRef& session, IndexBatch batch) {
+  std::vector<std::pair<std::string, const IndexEntry*>> sorted;
+  sorted.reserve(batch.entries.size());
+  for (const IndexEntry& entry : batch.entries) sorted.emplace_back(RecordKey(session.domain, entry.name), &entry);
+  std::sort(sorted.begin(), sorted.end());
+  IndexResult result;
+  const absl::Status gone = absl::OutOfRangeError("gone");
+  const absl::Status status = engine_.Transact(KvEngine::Durability::kSync, [&](Transaction& txn) -> absl::Status {
+    result = {};
+    CKPT_RETURN_IF_ERROR(HoldSession(txn, session, Hold::kShared).status());
+    HeldPacks packs(txn);
+    std::set<PackId> pin;
+    if (batch.written != nullptr) {
+      CKPT_RETURN_IF_ERROR(packs.Indexed(batch.written->pack, batch.written->end));
+      pin.insert(batch.written->pack);
+    }
+    for (const auto& [key, entry] : sorted)
+      CKPT_RETURN_IF_ERROR(IndexEntryRow(txn, packs, key, *entry, pin, result));
+    if (!result.gone.empty()) return gone;
+    for (const PackId& pack : pin) CKPT_RETURN_IF_ERROR(PutPin(txn, session.id, pack));
+    batch.progress.set_new_bytes(result.new_bytes);
+    return PutRow(txn, keys::Progress(session.id, session.fence, batch.number), batch.progress);
+  });
+  if (!result.gone.empty() && status == gone) return IndexResult{std::move(result.gone), 0};
+  CKPT_RETURN_IF_ERROR(status);
+  return result;
+}
+
+absl::StatusOr<std::vector<v1::ChunkRow>> ChunkIndex::Locate(std::string_view domain,
+                                                             const std::vector<RecordName>& records) {
+  std::vector<v1::ChunkRow> out;
+  CKPT_RETURN_IF_ERROR(engine_.Transact(KvEngine::Durability::kLazy, [&](Transaction& txn) -> absl::Status {
+    out.clear();
+    CKPT_ASSIGN_OR_RETURN(auto rows, ReadRows(txn, domain, records));
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      if (!rows[i].has_value())
+        return MakeError(absl::StatusCode::kNotFound, "RECORD_MISSING",
+                         absl::StrCat("record ", records[i].digest.ToHex(), " is not in the index"));
+      out.push_back(*std::move(rows[i]));
+    }
+    return absl::OkStatus();
+  }));
+  return out;
+}
+
+}  // namespace ckpt::storage

@@ -1,0 +1,87 @@
+// Dedup: which records there are and where. Rows of chunks and of manifest records live in two tables that work alike.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/digest.h"
+#include "ckpt/v1/storage.pb.h"
+#include "storage/kv_engine.h"
+#include "storage/pack_store.h"
+#include "storage/pack_table.h"
+#include "storage/session_table.h"
+
+namespace ckpt::storage {
+
+// A record by its content.
+struct RecordName {
+  bool manifest = false;  // a part or root of a manifest; else a chunk
+  Digest digest;
+
+  auto operator<=>(const RecordName&) const = default;
+
+  template <typename H>
+  friend H AbslHashValue(H h, const RecordName& name) {
+    return H::combine(std::move(h), name.manifest, name.digest);
+  }
+};
+
+// A record that a batch acks.
+struct IndexEntry {
+  RecordName name;
+  std::optional<RecordLocation> written;  // absent: found in the index before the batch was written
+  std::uint32_t raw_length = 0;
+};
+
+// A batch on its way into the index. The entries' names are distinct.
+struct IndexBatch {
+  const WrittenBatch* written = nullptr;  // null when all was there already
+  std::vector<IndexEntry> entries;
+  v1::ProgressRow progress;    // new_bytes is filled in
+  std::uint64_t number = 0;    // of the batch in its stream
+};
+
+struct IndexResult {
+  std::vector<RecordName> gone;  // were there before and are not any more: nothing was indexed; write them too
+  std::uint64_t new_bytes = 0;   // of the entries whose rows are new
+};
+
+// Thread-safe.
+class ChunkIndex {
+ public:
+  explicit ChunkIndex(KvEngine& engine) : engine_(engine) {}
+
+  // Pins, durably, the packs of those records that the store has, for the session. The answer says of each whether it is
+  // missing; one that is not can be relied on until the session ends.
+  absl::StatusOr<std::vector<bool>> Pin(const SessionRef& session, const std::vector<RecordName>& records);
+
+  // Which of the records the store has now. Promises nothing.
+  absl::StatusOr<std::vector<bool>> Has(std::string_view domain, const std::vector<RecordName>& records);
+
+  // Makes a batch that was written durable in the catalog: rows for what is new, pins on the packs of all, the session's
+  // progress. Of a record that has a usable row already, that row stays.
+  absl::StatusOr<IndexResult> Index(const SessionRef& session, IndexBatch batch);
+
+  // The records' rows; NotFound RECORD_MISSING names one that is not there, or lies in a pack that is not usable.
+  absl::StatusOr<std::vector<v1::ChunkRow>> Locate(std::string_view domain, const std::vector<RecordName>& records);
+
+ private:
+  KvEngine& engine_;
+};
+
+// The record's key in the catalog.
+std::string RecordKey(std::string_view domain, const RecordName& record);
+
+// The pack that a row names.
+absl::StatusOr<PackId> PackOfRow(const v1::ChunkRow& row);
+
+// The rows of the records as they are now, without a hold.
+absl::StatusOr<std::vector<std::optional<v1::ChunkRow>>> ReadRows(Transaction& txn, std::string_view domain,
+                                                                  const std::vector<RecordName>& records);
+
+}  // namespace ckpt::storage

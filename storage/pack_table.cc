@@ -1,0 +1,106 @@
+#include "storage/pack_table.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/status.h"
+#include "storage/keys.h"
+#include "storage/rows.h"
+
+namespace ckpt::storage {
+namespace {
+
+absl::StatusOr<std::uint64_t> IndexedLength(Transaction& txn, const PackId& pack) {
+  CKPT_ASSIGN_OR_RETURN(const auto length, GetRow<v1::PackLengthRow>(txn, keys::PackLength(pack), Hold::kNone));
+  return length.has_value() ? length->indexed_length() : 0;
+}
+
+absl::Status Seal(Transaction& txn, const PackId& pack) {
+  CKPT_ASSIGN_OR_RETURN(auto row, GetRow<v1::PackRow>(txn, keys::Pack(pack), Hold::kExclusive));
+  CKPT_CHECK(row.has_value());
+  if (row->sealed()) return absl::OkStatus();
+  CKPT_ASSIGN_OR_RETURN(const std::uint64_t length, IndexedLength(txn, pack));
+  if (row->state() == v1::PackRow::WRITING) row->set_state(v1::PackRow::LIVE);
+  row->set_sealed(true);
+  row->set_sealed_length(length);
+  CKPT_RETURN_IF_ERROR(PutRow(txn, keys::Pack(pack), *row));
+  return txn.Delete(keys::PackLength(pack));
+}
+
+}  // namespace
+
+absl::Status PackTable::Announce(const PackId& pack, std::string_view domain) {
+  v1::PackRow row;
+  row.set_state(v1::PackRow::WRITING);
+  row.set_domain(std::string(domain));
+  return engine_.Transact(KvEngine::Durability::kSync,
+                          [&](Transaction& txn) { return PutRow(txn, keys::Pack(pack), row); });
+}
+
+absl::Status PackTable::Sealed(const PackId& pack) {
+  // Lazy: a crash before it is durable makes Recover seal the pack at the same length.
+  return engine_.Transact(KvEngine::Durability::kLazy, [&](Transaction& txn) { return Seal(txn, pack); });
+}
+
+absl::Status PackTable::Recover(const PackStore& packs) {
+  CKPT_ASSIGN_OR_RETURN(const std::vector<PackStore::Listed> files, packs.List());
+  std::map<PackId, std::uint64_t> sizes;
+  for (const PackStore::Listed& file : files) sizes[file.pack] = file.size_bytes;
+  std::vector<std::pair<PackId, v1::PackRow>> rows;
+  CKPT_RETURN_IF_ERROR(engine_.Transact(KvEngine::Durability::kLazy, [&](Transaction& txn) {
+    rows.clear();
+    return ForEachRow(txn, keys::Packs(), [&](const std::string& key, const std::string& value) -> absl::Status {
+      CKPT_ASSIGN_OR_RETURN(const PackId pack, keys::PackOf(key));
+      CKPT_ASSIGN_OR_RETURN(v1::PackRow row, ParseRow<v1::PackRow>(key, value));
+      rows.emplace_back(pack, std::move(row));
+      return absl::OkStatus();
+    });
+  }));
+  for (const auto& [pack, before] : rows) {
+    if (before.state() == v1::PackRow::DELETED) continue;
+    CKPT_RETURN_IF_ERROR(engine_.Transact(KvEngine::Durability::kSync, [&](Transaction& txn) -> absl::Status {
+      if (!before.sealed()) CKPT_RETURN_IF_ERROR(Seal(txn, pack));
+      CKPT_ASSIGN_OR_RETURN(auto row, GetRow<v1::PackRow>(txn, keys::Pack(pack), Hold::kExclusive));
+      const auto size = sizes.find(pack);
+      if (row->quarantined() || row->sealed_length() <= (size == sizes.end() ? 0 : size->second)) return absl::OkStatus();
+      spdlog::error("pack {} of domain {} should have {} bytes and has {}: checkpoints that use it are damaged", pack.ToHex(),
+                    row->domain(), row->sealed_length(), size == sizes.end() ? 0 : size->second);
+      row->set_quarantined(true);
+      return PutRow(txn, keys::Pack(pack), *row);
+    }));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<v1::PackRow*> HeldPacks::Row(const PackId& pack, Hold hold) {
+  if (hold == Hold::kShared)
+    if (const auto it = rows_.find(pack); it != rows_.end()) return &it->second;
+  CKPT_ASSIGN_OR_RETURN(auto row, GetRow<v1::PackRow>(txn_, keys::Pack(pack), hold));
+  if (!row.has_value())
+    return MakeError(absl::StatusCode::kDataLoss, "CATALOG_DAMAGED", absl::StrCat("pack ", pack.ToHex(), " has no row"));
+  return &(rows_[pack] = *std::move(row));
+}
+
+absl::StatusOr<bool> HeldPacks::Usable(const PackId& pack) {
+  CKPT_ASSIGN_OR_RETURN(const v1::PackRow* row, Row(pack, Hold::kShared));
+  return row->state() == v1::PackRow::LIVE && !row->quarantined();
+}
+
+absl::Status HeldPacks::HoldExclusive(const PackId& pack) { return Row(pack, Hold::kExclusive).status(); }
+
+absl::Status HeldPacks::Indexed(const PackId& pack, std::uint64_t end) {
+  CKPT_ASSIGN_OR_RETURN(v1::PackRow * row, Row(pack, Hold::kShared));
+  if (row->state() == v1::PackRow::WRITING) {
+    CKPT_ASSIGN_OR_RETURN(row, Row(pack, Hold::kExclusive));
+    row->set_state(v1::PackRow::LIVE);
+    CKPT_RETURN_IF_ERROR(PutRow(txn_, keys::Pack(pack), *row));
+  }
+  v1::PackLengthRow length;
+  length.set_indexed_length(end);
+  return PutRow(txn_, keys::PackLength(pack), length);
+}
+
+}  // namespace ckpt::storage

@@ -1,0 +1,54 @@
+// The packs' rows: which packs there are, how much of each counts, and whether it may be used.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "ckpt/v1/storage.pb.h"
+#include "storage/kv_engine.h"
+#include "storage/pack_store.h"
+
+namespace ckpt::storage {
+
+// Thread-safe.
+class PackTable final : public PackRegistry {
+ public:
+  explicit PackTable(KvEngine& engine) : engine_(engine) {}
+
+  absl::Status Announce(const PackId& pack, std::string_view domain) override;
+  absl::Status Sealed(const PackId& pack) override;
+
+  // At start-up: seals every pack that a crash left open at the length that its rows reach, and quarantines those whose
+  // file is shorter than that, so that nothing new relies on them.
+  absl::Status Recover(const PackStore& packs);
+
+ private:
+  KvEngine& engine_;
+};
+
+// The packs that a transaction works with, each held shared from its first use on.
+class HeldPacks {
+ public:
+  explicit HeldPacks(Transaction& txn) : txn_(txn) {}
+
+  // True if records of the pack count: it is LIVE, and not quarantined.
+  absl::StatusOr<bool> Usable(const PackId& pack);
+
+  // Makes the pack LIVE with the first of its rows, and notes how far they reach.
+  absl::Status Indexed(const PackId& pack, std::uint64_t end);
+
+  // Holds the pack exclusive instead.
+  absl::Status HoldExclusive(const PackId& pack);
+
+  [[nodiscard]] bool Holds(const PackId& pack) const { return rows_.contains(pack); }
+
+ private:
+  absl::StatusOr<v1::PackRow*> Row(const PackId& pack, Hold hold);
+
+  Transaction& txn_;
+  std::map<PackId, v1::PackRow> rows_;
+};
+
+}  // namespace ckpt::storage

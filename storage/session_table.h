@@ -1,0 +1,86 @@
+// Save attempts in progress: begun, taken over, ended. A session is fenced (only its newest stream counts), leased (it
+// ends when nobody has streamed for a while), and resumable.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/clock.h"
+#include "base/mutex.h"
+#include "ckpt/v1/storage.pb.h"
+#include "storage/keys.h"
+#include "storage/kv_engine.h"
+
+namespace ckpt::storage {
+
+// A stream's hold on its session.
+struct SessionRef {
+  SessionId id;
+  std::string domain;
+  std::uint32_t rank = 0;
+  std::uint64_t fence = 0;
+};
+
+// What a stream begins with.
+struct BegunSession {
+  SessionRef ref;
+  v1::SessionRow row;  // COMMITTED when the attempt already has
+  // What earlier streams got acked.
+  std::vector<v1::ProgressRow> progress;
+};
+
+// The session's row, held as said. Aborted FENCED when a later stream took the session over; FailedPrecondition
+// SESSION_ENDED when it is not open any more.
+absl::StatusOr<v1::SessionRow> HoldSession(Transaction& txn, const SessionRef& session, Hold hold);
+
+// Deletes the session's pins and progress, in the transaction that ends it.
+absl::Status DropPinsAndProgress(Transaction& txn, const SessionId& session);
+
+// Thread-safe.
+class SessionTable {
+ public:
+  SessionTable(KvEngine& engine, const Clock& clock, std::chrono::milliseconds lease)
+      : engine_(engine), clock_(clock), lease_(lease) {}
+
+  // At start-up: every open session's lease starts anew.
+  absl::Status Recover();
+
+  // Begins the attempt that `wanted` describes (domain, run, epoch, …, attempt_key), or takes over the session that began
+  // with the same key. The session's lease does not end before End is called as often.
+  // Errors: AlreadyExists ATTEMPT_REUSED (the key began something else).
+  absl::StatusOr<BegunSession> Begin(const v1::SessionRow& wanted, std::uint32_t rank);
+
+  // The stream is gone; the lease runs from now.
+  void End(const SessionId& session);
+
+  // Ends the sessions whose lease is over, and those without a stream that are older than 24 hours.
+  absl::Status ExpireIdle();
+
+  [[nodiscard]] std::chrono::milliseconds lease() const { return lease_; }
+
+ private:
+  struct Lease {
+    int streams = 0;
+    std::chrono::milliseconds ends{};  // uptime, when there are no streams
+    std::int64_t create_time_us = 0;
+  };
+
+  absl::StatusOr<BegunSession> BeginOnce(Transaction& txn, const v1::SessionRow& wanted, std::uint32_t rank,
+                                         const SessionId& fresh);
+  absl::Status Expire(const SessionId& session);
+  [[nodiscard]] bool TooYoung(const Lease& lease) const;  // to end
+
+  KvEngine& engine_;
+  const Clock& clock_;
+  const std::chrono::milliseconds lease_;
+
+  Mutex mutex_;
+  std::map<SessionId, Lease> leases_ CKPT_GUARDED_BY(mutex_);
+};
+
+}  // namespace ckpt::storage

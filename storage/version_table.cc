@@ -1,0 +1,209 @@
+#include "storage/version_table.h"
+
+#include <algorithm>
+#include <map>
+#include <optional>
+
+#include "absl/strings/str_cat.h"
+#include "base/status.h"
+#include "storage/keys.h"
+#include "storage/record_bitmap.h"
+#include "storage/rows.h"
+#include "storage/run_summary.h"
+
+namespace ckpt::storage {
+namespace {
+
+using PackComponent = std::pair<PackId, std::uint32_t>;
+
+absl::Status MissingRecord(const Draft& draft, const UsedRecord& record) {
+  const std::string& component = draft.components[record.component];
+  return MakeError(absl::StatusCode::kFailedPrecondition, "CHUNK_MISSING",
+                   absl::StrCat("chunk ", record.name.digest.ToHex(), component.empty() ? "" : " of component ", component,
+                                " was found damaged since the save relied on it; send it again"));
+}
+
+// The records that the version uses, as bitmaps by pack and component. The session's packs are held first, so that no row
+// moves any more.
+absl::StatusOr<std::map<PackComponent, std::string>> CollectReferences(Transaction& txn, const SessionRef& session,
+                                                                       const Draft& draft) {
+  HeldPacks packs(txn);
+  CKPT_RETURN_IF_ERROR(ForEachRow(txn, keys::PinsOfSession(session.id),
+                                  [&](const std::string& key, const std::string&) -> absl::Status {
+                                    CKPT_ASSIGN_OR_RETURN(const PackId pack, keys::PinnedPackOf(key));
+                                    return packs.Usable(pack).status();
+                                  }));
+  std::map<PackComponent, std::string> references;
+  constexpr std::size_t kPage = 4096;
+  for (std::size_t begin = 0; begin < draft.used.size(); begin += kPage) {
+    const std::size_t end = std::min(begin + kPage, draft.used.size());
+    std::vector<RecordName> names;
+    for (std::size_t i = begin; i < end; ++i) names.push_back(draft.used[i].name);
+    CKPT_ASSIGN_OR_RETURN(const auto rows, ReadRows(txn, session.domain, names));
+    for (std::size_t i = begin; i < end; ++i) {
+      const auto& row = rows[i - begin];
+      if (!row.has_value() || row->quarantined()) return MissingRecord(draft, draft.used[i]);
+      CKPT_ASSIGN_OR_RETURN(const PackId pack, PackOfRow(*row));
+      if (!packs.Holds(pack)) return absl::AbortedError("a record moved");  // to a pack pinned since: run again
+      CKPT_ASSIGN_OR_RETURN(const bool usable, packs.Usable(pack));
+      if (!usable) return MissingRecord(draft, draft.used[i]);
+      AddRecord(references[{pack, draft.used[i].component}], row->ordinal());
+    }
+  }
+  AddRecord(references[{draft.fact.pack, 0}], draft.fact.ordinal);
+  return references;
+}
+
+// The run's row, held; made with the first version.
+absl::StatusOr<v1::RunRow> HoldRun(Transaction& txn, const std::string& domain, const std::string& run,
+                                   const google::protobuf::Timestamp& now) {
+  CKPT_ASSIGN_OR_RETURN(auto row, GetRow<v1::RunRow>(txn, keys::Run(domain, run), Hold::kExclusive));
+  if (row.has_value()) return *std::move(row);
+  CKPT_ASSIGN_OR_RETURN(auto ids, GetRow<v1::CounterRow>(txn, keys::RunIds(), Hold::kExclusive));
+  if (!ids.has_value()) ids.emplace();
+  ids->set_last(ids->last() + 1);
+  CKPT_RETURN_IF_ERROR(PutRow(txn, keys::RunIds(), *ids));
+  v1::RunRow fresh;
+  fresh.set_id(ids->last());
+  fresh.mutable_run()->set_name(run);
+  *fresh.mutable_run()->mutable_create_time() = now;
+  return fresh;
+}
+
+absl::StatusOr<std::uint64_t> NextVersion(Transaction& txn, std::uint64_t run_id, std::int64_t epoch) {
+  const std::string key = keys::EpochVersions(run_id, epoch);
+  CKPT_ASSIGN_OR_RETURN(auto versions, GetRow<v1::CounterRow>(txn, key, Hold::kExclusive));
+  if (!versions.has_value()) versions.emplace();
+  versions->set_last(versions->last() + 1);
+  CKPT_RETURN_IF_ERROR(PutRow(txn, key, *versions));
+  return versions->last();
+}
+
+google::protobuf::Timestamp Timestamp(std::int64_t micros) {
+  google::protobuf::Timestamp out;
+  out.set_seconds(micros / 1'000'000);
+  out.set_nanos(static_cast<std::int32_t>(micros % 1'000'000 * 1000));
+  return out;
+}
+
+absl::Status PutVersion(Transaction& txn, const SessionRef& session, const v1::Checkpoint& checkpoint,
+                        const v1::SessionRow& owner, const VersionId& id) {
+  v1::CheckpointRow row;
+  *row.mutable_checkpoint() = checkpoint;
+  row.set_attempt_key(owner.attempt_key());
+  CKPT_RETURN_IF_ERROR(
+      PutRow(txn, keys::Checkpoint(id.run_id, checkpoint.epoch(), checkpoint.version()), row));
+  v1::SequenceRow sequence;
+  sequence.set_epoch(checkpoint.epoch());
+  sequence.set_version(checkpoint.version());
+  CKPT_RETURN_IF_ERROR(PutRow(txn, keys::Sequence(id), sequence));
+  v1::CommitFact marker;
+  marker.set_domain(session.domain);
+  marker.set_session(std::string(session.id.view()));
+  marker.set_run_id(id.run_id);
+  marker.set_version(checkpoint.version());
+  marker.set_sequence(id.sequence);
+  return PutRow(txn, keys::PendingMarker(id), marker);
+}
+
+absl::Status AddReference(Transaction& txn, const VersionId& version, const PackId& pack, const std::string& component,
+                          const std::string& records) {
+  v1::ReferenceRow row;
+  row.set_records(records);
+  CKPT_RETURN_IF_ERROR(PutRow(txn, keys::Reference(pack, version, component), row));
+  return txn.Put(keys::VersionPack(version, pack), "");
+}
+
+}  // namespace
+
+absl::StatusOr<v1::Checkpoint> VersionTable::Commit(const SessionRef& session, const Draft& draft) {
+  v1::Checkpoint checkpoint;
+  const auto body = [&](Transaction& txn) -> absl::Status {
+    checkpoint = draft.checkpoint;
+    CKPT_ASSIGN_OR_RETURN(v1::SessionRow owner, HoldSession(txn, session, Hold::kExclusive));
+    CKPT_ASSIGN_OR_RETURN(const auto references, CollectReferences(txn, session, draft));
+    *checkpoint.mutable_create_time() = Timestamp(clock_.WallMicros());
+    CKPT_ASSIGN_OR_RETURN(v1::RunRow run, HoldRun(txn, session.domain, checkpoint.run(), checkpoint.create_time()));
+    const VersionId id{run.id(), run.last_sequence() + 1};
+    CKPT_ASSIGN_OR_RETURN(const std::uint64_t version, NextVersion(txn, id.run_id, checkpoint.epoch()));
+    checkpoint.set_version(version);
+    checkpoint.set_sequence(id.sequence);
+    run.set_last_sequence(id.sequence);
+    CKPT_RETURN_IF_ERROR(PutVersion(txn, session, checkpoint, owner, id));
+    CKPT_RETURN_IF_ERROR(AddToSummary(txn, checkpoint, run));
+    CKPT_RETURN_IF_ERROR(PutRow(txn, keys::Run(session.domain, checkpoint.run()), run));
+    for (const auto& [where, records] : references)
+      CKPT_RETURN_IF_ERROR(AddReference(txn, id, where.first, draft.components[where.second], records));
+    owner.set_state(v1::SessionRow::COMMITTED);
+    owner.set_run_id(id.run_id);
+    owner.set_committed_sequence(id.sequence);
+    CKPT_RETURN_IF_ERROR(PutRow(txn, keys::Session(session.id), owner));
+    return DropPinsAndProgress(txn, session.id);
+  };
+  CKPT_RETURN_IF_ERROR(engine_.Transact(KvEngine::Durability::kSync, body));
+  return checkpoint;
+}
+
+absl::StatusOr<v1::Checkpoint> VersionTable::CommittedBy(const v1::SessionRow& session) {
+  v1::Checkpoint checkpoint;
+  CKPT_RETURN_IF_ERROR(engine_.Transact(KvEngine::Durability::kLazy, [&](Transaction& txn) -> absl::Status {
+    CKPT_ASSIGN_OR_RETURN(
+        const auto found, CheckpointBySequence(txn, {session.run_id(), session.committed_sequence()}));
+    if (!found.has_value())
+      return MakeError(absl::StatusCode::kNotFound, "CHECKPOINT_NOT_FOUND",
+                       absl::StrCat("the save of ", session.run(), "@", session.epoch(),
+                                    " committed, and its checkpoint has been deleted since"));
+    checkpoint = *found;
+    return absl::OkStatus();
+  }));
+  return checkpoint;
+}
+
+absl::Status VersionTable::WriteMarkers() {
+  constexpr std::size_t kPage = 1000;
+  while (true) {
+    std::map<std::string, std::vector<std::pair<std::string, v1::CommitFact>>> by_domain;
+    CKPT_RETURN_IF_ERROR(engine_.Transact(KvEngine::Durability::kLazy, [&](Transaction& txn) -> absl::Status {
+      by_domain.clear();
+      CKPT_ASSIGN_OR_RETURN(const auto rows, txn.Scan(keys::PendingMarkers(), "", kPage));
+      for (const auto& [key, value] : rows) {
+        CKPT_ASSIGN_OR_RETURN(v1::CommitFact fact, ParseRow<v1::CommitFact>(key, value));
+        by_domain[fact.domain()].emplace_back(key, std::move(fact));
+      }
+      return absl::OkStatus();
+    }));
+    if (by_domain.empty()) return absl::OkStatus();
+    for (const auto& [domain, facts] : by_domain) CKPT_RETURN_IF_ERROR(MarkDomain(domain, facts));
+  }
+}
+
+absl::Status VersionTable::MarkDomain(const std::string& domain,
+                                      const std::vector<std::pair<std::string, v1::CommitFact>>& facts) {
+  std::vector<std::string> payloads;
+  std::vector<Bytes> pieces;
+  for (const auto& [key, fact] : facts) payloads.push_back(fact.SerializeAsString());
+  for (const std::string& payload : payloads) pieces.push_back(AsBytes(payload));
+  std::vector<Record> records;
+  for (const Bytes& piece : pieces) records.push_back(MakeRecord(RecordKind::kCommitFact, std::span(&piece, 1)));
+  CKPT_ASSIGN_OR_RETURN(const WrittenBatch written, packs_.Write(domain, records, nullptr));
+  const absl::Status status = engine_.Transact(KvEngine::Durability::kSync, [&](Transaction& txn) -> absl::Status {
+    HeldPacks packs(txn);
+    CKPT_RETURN_IF_ERROR(packs.Indexed(written.pack, written.end));
+    for (std::size_t i = 0; i < facts.size(); ++i) {
+      const auto& [key, fact] = facts[i];
+      const VersionId version{fact.run_id(), fact.sequence()};
+      const std::string reference = keys::Reference(written.pack, version, "");
+      CKPT_ASSIGN_OR_RETURN(auto row, GetRow<v1::ReferenceRow>(txn, reference, Hold::kExclusive));
+      if (!row.has_value()) row.emplace();
+      AddRecord(*row->mutable_records(), written.locations[i].ordinal);
+      CKPT_RETURN_IF_ERROR(PutRow(txn, reference, *row));
+      CKPT_RETURN_IF_ERROR(txn.Put(keys::VersionPack(version, written.pack), ""));
+      CKPT_RETURN_IF_ERROR(txn.Delete(key));
+    }
+    return absl::OkStatus();
+  });
+  packs_.Release(written.pack, status.ok());
+  return status;
+}
+
+}  // namespace ckpt::storage
