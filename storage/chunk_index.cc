@@ -66,6 +66,7 @@ v1::ChunkRow RowOf(const IndexEntry& entry) {
   row.set_stored_length(entry.written->stored_length);
   row.set_raw_length(entry.raw_length);
   row.set_ordinal(entry.written->ordinal);
+  row.set_fingerprint(std::string(entry.fingerprint.view()));
   return row;
 }
 
@@ -118,10 +119,11 @@ absl::StatusOr<std::vector<std::optional<v1::ChunkRow>>> ReadRows(Transaction& t
   return rows;
 }
 
-absl::StatusOr<std::vector<bool>> ChunkIndex::Pin(const SessionRef& session, const std::vector<RecordName>& records) {
-  std::vector<bool> missing;
+absl::StatusOr<std::vector<std::optional<Promise>>> ChunkIndex::Pin(const SessionRef& session,
+                                                                    const std::vector<RecordName>& records) {
+  std::vector<std::optional<Promise>> promises;
   const auto body = [&](Transaction& txn) -> absl::Status {
-    missing.assign(records.size(), true);
+    promises.assign(records.size(), std::nullopt);
     CKPT_RETURN_IF_ERROR(HoldSession(txn, session, Hold::kShared).status());
     HeldPacks packs(txn);
     CKPT_ASSIGN_OR_RETURN(const auto seen, ReadRows(txn, session.domain, records));
@@ -141,14 +143,16 @@ absl::StatusOr<std::vector<bool>> ChunkIndex::Pin(const SessionRef& session, con
       if (!packs.Holds(pack)) continue;  // moved between the two reads: as good as missing
       CKPT_ASSIGN_OR_RETURN(const bool usable, Usable(packs, *rows[i]));
       if (!usable) continue;
-      missing[i] = false;
+      const auto fingerprint = Fingerprint::From(rows[i]->fingerprint());
+      if (!fingerprint.has_value()) return MakeError(absl::StatusCode::kDataLoss, "CATALOG_DAMAGED", "a record's row has no fingerprint");
+      promises[i] = Promise{*fingerprint, rows[i]->raw_length()};
       pin.insert(pack);
     }
     for (const PackId& pack : pin) CKPT_RETURN_IF_ERROR(PutPin(txn, session.id, pack));
     return absl::OkStatus();
   };
   CKPT_RETURN_IF_ERROR(engine_.Transact(KvEngine::Durability::kSync, body));
-  return missing;
+  return promises;
 }
 
 absl::StatusOr<std::vector<bool>> ChunkIndex::Has(std::string_view domain, const std::vector<RecordName>& records) {

@@ -36,6 +36,13 @@ struct IndexEntry {
   RecordName name;
   std::optional<RecordLocation> written;  // absent: found in the index before the batch was written
   std::uint32_t raw_length = 0;
+  Fingerprint fingerprint;
+};
+
+// A record that a session may rely on.
+struct Promise {
+  Fingerprint fingerprint;
+  std::uint32_t raw_length = 0;
 };
 
 // A batch on its way into the index. The entries' names are distinct.
@@ -56,9 +63,9 @@ class ChunkIndex {
  public:
   explicit ChunkIndex(KvEngine& engine) : engine_(engine) {}
 
-  // Pins, durably, the packs of those records that the store has, for the session. The answer says of each whether it is
-  // missing; one that is not can be relied on until the session ends.
-  absl::StatusOr<std::vector<bool>> Pin(const SessionRef& session, const std::vector<RecordName>& records);
+  // Pins, durably, the packs of those records that the store has, for the session, which can rely on them until it ends.
+  // nullopt for a record that is missing.
+  absl::StatusOr<std::vector<std::optional<Promise>>> Pin(const SessionRef& session, const std::vector<RecordName>& records);
 
   // Which of the records the store has now. Promises nothing.
   absl::StatusOr<std::vector<bool>> Has(std::string_view domain, const std::vector<RecordName>& records);

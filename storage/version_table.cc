@@ -103,6 +103,8 @@ absl::Status PutVersion(Transaction& txn, const SessionRef& session, const v1::C
   marker.set_run_id(id.run_id);
   marker.set_version(checkpoint.version());
   marker.set_sequence(id.sequence);
+  marker.set_new_bytes(checkpoint.new_bytes());
+  *marker.mutable_create_time() = checkpoint.create_time();
   return PutRow(txn, keys::PendingMarker(id), marker);
 }
 

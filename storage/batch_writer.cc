@@ -1,0 +1,174 @@
+// The order on disk:
+//   1. the pack's row, then its file               PackStore::Write, through PackRegistry::Announce
+//   2. records, then fdatasync of the pack         PackStore::Write
+//   3. one synced catalog write: rows, pins, one progress row      ChunkIndex::Index
+//   4. the ack                                     on_durable
+#include "storage/batch_writer.h"
+
+#include <utility>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "base/status.h"
+
+namespace ckpt::storage {
+namespace {
+
+RecordName NameOf(const BatchItem& item) { return {item.kind != RecordKind::kChunk, item.digest}; }
+
+Record RecordOf(const BatchItem& item) {
+  Record record;
+  record.kind = item.kind;
+  record.digest = item.digest;
+  record.fingerprint = item.fingerprint;
+  record.raw_length = item.raw_length;
+  record.pieces = item.payload->pieces;
+  return record;
+}
+
+v1::ProgressRow ProgressOf(const SessionRef& session, const std::vector<BatchItem>& items) {
+  v1::ProgressRow row;
+  row.set_rank(session.rank);
+  for (const BatchItem& item : items) {
+    if (item.kind != RecordKind::kChunk || !item.payload.has_value()) continue;
+    v1::ProgressRow::Chunk& chunk = *row.add_chunks();
+    chunk.set_tensor(item.tensor);
+    chunk.set_index(item.index);
+    chunk.set_digest(std::string(item.digest.view()));
+    chunk.set_fingerprint(std::string(item.fingerprint.view()));
+    chunk.set_raw_length(item.raw_length);
+  }
+  return row;
+}
+
+}  // namespace
+
+BatchWriter::BatchWriter(PackStore& packs, ChunkIndex& index, DiskReserve& reserve, SessionRef session,
+                         OnDurable on_durable)
+    : packs_(packs),
+      index_(index),
+      reserve_(reserve),
+      session_(std::move(session)),
+      on_durable_(std::move(on_durable)),
+      thread_([this] { Run(); }) {}
+
+BatchWriter::~BatchWriter() {
+  {
+    const MutexLock lock(mutex_);
+    stop_ = true;
+    next_.clear();
+  }
+  changed_.NotifyAll();
+  thread_.join();
+}
+
+absl::Status BatchWriter::Submit(std::vector<BatchItem> items) {
+  const MutexLock lock(mutex_);
+  while (!next_.empty() && status_.ok()) changed_.Wait(mutex_);
+  if (!status_.ok()) return status_;
+  next_ = std::move(items);
+  changed_.NotifyAll();
+  return absl::OkStatus();
+}
+
+bool BatchWriter::Idle() {
+  const MutexLock lock(mutex_);
+  return next_.empty() && !writing_;
+}
+
+absl::Status BatchWriter::Drain() {
+  const MutexLock lock(mutex_);
+  while ((!next_.empty() || writing_) && status_.ok()) changed_.Wait(mutex_);
+  return status_;
+}
+
+void BatchWriter::Run() {
+  while (true) {
+    std::vector<BatchItem> items;
+    {
+      const MutexLock lock(mutex_);
+      while (next_.empty() && !stop_) changed_.Wait(mutex_);
+      if (stop_) return;
+      items = std::move(next_);
+      next_.clear();
+      writing_ = true;
+    }
+    changed_.NotifyAll();
+    const absl::Status status = WriteBatch(items);
+    if (status.ok()) on_durable_(items);
+    items.clear();  // gives the payloads back before anybody is told that the writer is idle
+    {
+      const MutexLock lock(mutex_);
+      writing_ = false;
+      status_.Update(status);
+      if (!status_.ok()) next_.clear();
+    }
+    changed_.NotifyAll();
+  }
+}
+
+absl::Status BatchWriter::WriteBatch(const std::vector<BatchItem>& items) {
+  std::vector<RecordName> names;
+  absl::flat_hash_map<RecordName, const BatchItem*> unique;
+  const BatchItem* fact = nullptr;
+  for (const BatchItem& item : items) {
+    if (!item.payload.has_value()) continue;
+    if (item.kind == RecordKind::kVersionFact) {
+      fact = &item;
+    } else if (unique.emplace(NameOf(item), &item).second) {
+      names.push_back(NameOf(item));
+    }
+  }
+  if (names.empty() && fact == nullptr) return absl::OkStatus();
+  CKPT_ASSIGN_OR_RETURN(const std::vector<bool> has, index_.Has(session_.domain, names));
+  absl::flat_hash_set<RecordName> write;
+  for (std::size_t i = 0; i < names.size(); ++i)
+    if (!has[i]) write.insert(names[i]);
+  while (true) {
+    std::vector<const BatchItem*> records;
+    IndexBatch batch;
+    batch.progress = ProgressOf(session_, items);
+    for (const RecordName& name : names) {
+      const BatchItem& item = *unique[name];
+      batch.entries.push_back({name, std::nullopt, item.raw_length, item.fingerprint});
+      if (!write.contains(name)) continue;
+      records.push_back(&item);
+      batch.entries.back().written.emplace();  // where, is filled in when it is
+    }
+    if (fact != nullptr) records.push_back(fact);
+    std::vector<RecordName> gone;
+    CKPT_RETURN_IF_ERROR(WriteAndIndex(records, std::move(batch), gone));
+    if (gone.empty()) return absl::OkStatus();
+    write.insert(gone.begin(), gone.end());  // condemned between the look and the index
+  }
+}
+
+absl::Status BatchWriter::WriteAndIndex(const std::vector<const BatchItem*>& items, IndexBatch batch,
+                                        std::vector<RecordName>& gone) {
+  batch.number = batch_number_++;
+  std::optional<WrittenBatch> written;
+  if (!items.empty()) {
+    std::vector<Record> records;
+    std::uint64_t bytes = 0;
+    for (const BatchItem* item : items) {
+      records.push_back(RecordOf(*item));
+      bytes += kRecordHeaderSize + item->raw_length;
+    }
+    CKPT_RETURN_IF_ERROR(reserve_.Admit(bytes));
+    CKPT_ASSIGN_OR_RETURN(written, packs_.Write(session_.domain, records, last_pack_.has_value() ? &*last_pack_ : nullptr));
+    last_pack_ = written->pack;
+    batch.written = &*written;
+    std::size_t next = 0;
+    for (IndexEntry& entry : batch.entries)
+      if (entry.written.has_value()) entry.written = written->locations[next++];
+    if (next < items.size()) fact_ = written->locations[next];
+  }
+  absl::StatusOr<IndexResult> result = index_.Index(session_, std::move(batch));
+  if (written.has_value()) packs_.Release(written->pack, result.ok() && result->gone.empty());
+  CKPT_RETURN_IF_ERROR(result.status());
+  gone = std::move(result->gone);
+  new_bytes_ += result->new_bytes;
+  return absl::OkStatus();
+}
+
+}  // namespace ckpt::storage

@@ -1,0 +1,27 @@
+// How much of everything the store takes.
+#pragma once
+
+#include <cstdint>
+
+namespace ckpt::storage {
+
+// A tensor of fewer bytes lies in the manifest.
+inline constexpr std::uint32_t kInlineLimit = 4096;
+
+// What a chunk size may be.
+inline constexpr std::uint32_t kMaxChunkSize = 1U << 20;
+
+// Chunks of one tensor, so that its description fits into a message.
+inline constexpr std::uint64_t kMaxChunksPerTensor = 65536;
+
+// Bytes of one node of a state: of a text or an array of bytes in it.
+inline constexpr std::uint64_t kMaxNodeBytes = 3U << 20;
+
+// Tensors, and nodes, of one state.
+inline constexpr std::uint64_t kMaxTensors = 4'000'000;
+inline constexpr std::uint64_t kMaxNodes = 16'000'000;
+
+// Digests in one Have; ranges in one Want.
+inline constexpr std::uint64_t kMaxPerQuestion = 16384;
+
+}  // namespace ckpt::storage

@@ -1,0 +1,321 @@
+#include "storage/save_stream.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/str_cat.h"
+#include "base/status.h"
+#include "storage/limits.h"
+#include "storage/names.h"
+
+namespace ckpt::storage {
+namespace {
+
+// A batch on its way to disk. Large enough that a sync is cheap beside it.
+constexpr std::uint64_t kBatchBytes = 8U << 20;
+constexpr std::size_t kBatchItems = 8192;
+
+absl::Status OutOfOrder(std::string_view what) { return MakeError(absl::StatusCode::kFailedPrecondition, "OUT_OF_ORDER", what); }
+
+absl::StatusOr<v1::SessionRow> WantedSession(v1::SaveBegin begin) {
+  if (begin.domain().empty()) begin.set_domain("default");
+  CKPT_RETURN_IF_ERROR(CheckDomain(begin.domain()));
+  CKPT_RETURN_IF_ERROR(CheckRunName(begin.run()));
+  CKPT_RETURN_IF_ERROR(CheckAndSort(*begin.mutable_metrics()));
+  CKPT_RETURN_IF_ERROR(CheckAndSort(*begin.mutable_labels()));
+  if (begin.attempt_key().size() != 16)
+    return MakeError(absl::StatusCode::kInvalidArgument, "BAD_ATTEMPT_KEY", "the attempt key must be 16 random bytes");
+  if (begin.world_size() > 1 || begin.rank() != 0)
+    return MakeError(absl::StatusCode::kInvalidArgument, "SHARDED_SAVE",
+                     "this server takes a checkpoint from one trainer only: world_size 1, rank 0");
+  v1::SessionRow row;
+  row.set_domain(std::move(*begin.mutable_domain()));
+  row.set_run(std::move(*begin.mutable_run()));
+  row.set_epoch(begin.epoch());
+  if (begin.has_step()) row.set_step(begin.step());
+  *row.mutable_metrics() = std::move(*begin.mutable_metrics());
+  *row.mutable_labels() = std::move(*begin.mutable_labels());
+  row.set_attempt_key(std::move(*begin.mutable_attempt_key()));
+  row.set_world_size(1);
+  return row;
+}
+
+absl::StatusOr<std::vector<Digest>> SplitDigests(std::string_view list) {
+  if (list.size() % Digest::kSize != 0 || list.size() > kMaxPerQuestion * Digest::kSize)
+    return MakeError(absl::StatusCode::kInvalidArgument, "BAD_DIGESTS",
+                     absl::StrCat("a list of digests takes 32 bytes for each, ", kMaxPerQuestion, " at most"));
+  std::vector<Digest> out(list.size() / Digest::kSize);
+  for (std::size_t i = 0; i < out.size(); ++i) out[i] = Digest::At(list, i);
+  return out;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<SaveStream>> SaveStream::Begin(Store& store, v1::SaveBegin begin, OnAck on_ack) {
+  CKPT_ASSIGN_OR_RETURN(const v1::SessionRow wanted, WantedSession(std::move(begin)));
+  CKPT_RETURN_IF_ERROR(store.reserve().Admit(0));
+  CKPT_ASSIGN_OR_RETURN(const std::uint32_t chunk_size, store.OpenDomain(wanted.domain()));
+  CKPT_ASSIGN_OR_RETURN(BegunSession begun, store.sessions().Begin(wanted, 0));
+  auto stream = std::unique_ptr<SaveStream>(new SaveStream(store, chunk_size, std::move(begun), std::move(on_ack)));
+  if (stream->again_) {
+    CKPT_ASSIGN_OR_RETURN(stream->committed_, store.versions().CommittedBy(stream->row_));
+  }
+  return stream;
+}
+
+SaveStream::SaveStream(Store& store, std::uint32_t chunk_size, BegunSession begun, OnAck on_ack)
+    : store_(store),
+      chunk_size_(chunk_size),
+      session_(std::move(begun.ref)),
+      row_(std::move(begun.row)),
+      again_(row_.state() == v1::SessionRow::COMMITTED),
+      on_ack_(std::move(on_ack)),
+      progress_(std::move(begun.progress)),
+      tensors_(chunk_size),
+      manifest_(chunk_size, [this](const Digest& digest, std::string record) {
+        used_.push_back({{true, digest}, 0});
+        const auto size = static_cast<std::uint32_t>(record.size());
+        const Fingerprint fingerprint = Xxh3(record);
+        state_status_.Update(
+            AddItem({RecordKind::kManifestPart, digest, fingerprint, size, Payload::Of(std::move(record)), 0, 0}));
+      }) {
+  for (const v1::ProgressRow& row : progress_)
+    for (const v1::ProgressRow::Chunk& chunk : row.chunks())
+      if (const auto digest = Digest::From(chunk.digest()); digest.has_value())
+        promised_[*digest] = {*Fingerprint::From(chunk.fingerprint()), chunk.raw_length()};
+  if (!again_)
+    writer_ = std::make_unique<BatchWriter>(store.packs(), store.chunks(), store.reserve(), session_,
+                                            [this](const std::vector<BatchItem>& items) { OnDurable(items); });
+}
+
+SaveStream::~SaveStream() {
+  writer_.reset();
+  store_.sessions().End(session_.id);
+}
+
+v1::Begun SaveStream::begun() const {
+  v1::Begun begun;
+  begun.set_session(std::string(session_.id.view()));
+  begun.set_fence(session_.fence);
+  begun.set_lease_ms(static_cast<std::uint64_t>(store_.sessions().lease().count()));
+  begun.set_chunk_size(chunk_size_);
+  begun.set_inline_limit(kInlineLimit);
+  for (const v1::ProgressRow& row : progress_)
+    begun.set_acked_count(begun.acked_count() + static_cast<std::uint64_t>(row.chunks_size()));
+  if (again_) *begun.mutable_committed() = committed_;
+  return begun;
+}
+
+void SaveStream::OnDurable(const std::vector<BatchItem>& items) {
+  std::string digests;
+  {
+    const MutexLock lock(mutex_);
+    for (const BatchItem& item : items) {
+      if (item.kind != RecordKind::kChunk) continue;
+      digests.append(item.digest.view());
+      promised_[item.digest] = {item.fingerprint, item.raw_length};
+    }
+  }
+  if (digests.empty()) return;
+  acked_chunks_ += digests.size() / Digest::kSize;
+  on_ack_(std::move(digests), acked_chunks_);
+}
+
+absl::StatusOr<std::string> SaveStream::Have(std::string_view list) {
+  CKPT_ASSIGN_OR_RETURN(const std::vector<Digest> digests, SplitDigests(list));
+  std::string missing((digests.size() + 7) / 8, '\0');
+  std::vector<std::optional<Promise>> promises(digests.size());
+  if (!again_) {
+    std::vector<RecordName> names;
+    for (const Digest& digest : digests) names.push_back({false, digest});
+    CKPT_ASSIGN_OR_RETURN(promises, store_.chunks().Pin(session_, names));
+  }
+  const MutexLock lock(mutex_);
+  for (std::size_t i = 0; i < digests.size(); ++i) {
+    if (promises[i].has_value()) {
+      promised_[digests[i]] = *promises[i];
+    } else {
+      missing[i / 8] = static_cast<char>(missing[i / 8] | 1 << i % 8);
+    }
+  }
+  return missing;
+}
+
+absl::Status SaveStream::AddTensors(v1::TensorBatch batch) {
+  if (has_state_) return OutOfOrder("a tensor comes after the state tree");
+  for (v1::Tensor& tensor : *batch.mutable_tensors()) {
+    CKPT_RETURN_IF_ERROR(tensors_.Begin(std::move(tensor)));
+    if (tensors_.Complete()) CKPT_RETURN_IF_ERROR(FinishTensor());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SaveStream::AddChunk(Payload payload, std::string_view fingerprint) {
+  const std::uint64_t size = payload.size();
+  if (size > kMaxChunkSize)
+    return MakeError(absl::StatusCode::kInvalidArgument, "WRONG_SIZE", "a chunk is larger than a chunk may be");
+  BatchItem item;
+  item.fingerprint = Xxh3(payload.pieces);
+  if (!fingerprint.empty() && fingerprint != item.fingerprint.view())
+    return MakeError(absl::StatusCode::kDataLoss, "WRONG_FINGERPRINT",
+                     absl::StrCat("chunk ", tensors_.next_chunk(), " of tensor ", tensors_.tensor().path(),
+                                  " does not have the fingerprint that came with it: its bytes changed on the way; "
+                                  "send it again"));
+  item.digest = Sha256(payload.pieces);
+  item.raw_length = static_cast<std::uint32_t>(size);
+  item.payload = std::move(payload);
+  return AddItem(std::move(item));
+}
+
+absl::Status SaveStream::Cite(std::string_view list) {
+  CKPT_ASSIGN_OR_RETURN(const std::vector<Digest> digests, SplitDigests(list));
+  for (const Digest& digest : digests) {
+    BatchItem item;
+    item.digest = digest;
+    {
+      const MutexLock lock(mutex_);
+      const auto promise = promised_.find(digest);
+      if (promise == promised_.end())
+        return MakeError(absl::StatusCode::kFailedPrecondition, "CHUNK_NOT_PINNED",
+                         absl::StrCat("chunk ", digest.ToHex(), " is cited, but this session neither uploaded it nor was "
+                                      "told that the server has it; ask with have, or send it"));
+      item.fingerprint = promise->second.fingerprint;
+      item.raw_length = promise->second.raw_length;
+    }
+    CKPT_RETURN_IF_ERROR(AddItem(std::move(item)));
+  }
+  return absl::OkStatus();
+}
+
+// Takes a chunk, or a record of the manifest, in its order.
+absl::Status SaveStream::AddItem(BatchItem item) {
+  if (item.kind == RecordKind::kChunk) {
+    if (has_state_) return OutOfOrder("a chunk comes after the state tree");
+    item.tensor = tensors_.count() == 0 ? 0 : tensors_.number();
+    item.index = tensors_.next_chunk();
+    CKPT_RETURN_IF_ERROR(tensors_.AddChunk(item.digest, item.fingerprint, item.raw_length));
+    used_.push_back({{false, item.digest}, ComponentIndex(tensors_.tensor().component())});
+  }
+  const bool finished = item.kind == RecordKind::kChunk && tensors_.Complete();
+  if (!again_) {
+    if (item.payload.has_value()) pending_bytes_ += item.raw_length;
+    pending_.push_back(std::move(item));
+    if (pending_bytes_ >= kBatchBytes || pending_.size() >= kBatchItems) CKPT_RETURN_IF_ERROR(Flush(true));
+  }
+  return finished ? FinishTensor() : absl::OkStatus();
+}
+
+absl::Status SaveStream::FinishTensor() {
+  manifest_.AddTensor(tensors_.tensor(), tensors_.size_bytes());
+  return state_status_;
+}
+
+std::uint32_t SaveStream::ComponentIndex(const std::string& component) {
+  const auto [it, fresh] = component_index_.emplace(component, static_cast<std::uint32_t>(components_.size()));
+  if (fresh) components_.push_back(component);
+  return it->second;
+}
+
+absl::Status SaveStream::Flush(bool wait) {
+  if (again_ || pending_.empty() || (!wait && !writer_->Idle())) return absl::OkStatus();
+  pending_bytes_ = 0;
+  return writer_->Submit(std::exchange(pending_, {}));
+}
+
+absl::Status SaveStream::AddState(const v1::StatePart& part) {
+  if (!tensors_.Complete()) return OutOfOrder("the state tree comes while a tensor lacks chunks");
+  has_state_ = true;
+  for (const v1::StateNode& node : part.nodes()) {
+    if (node.ByteSizeLong() > kMaxNodeBytes)
+      return MakeError(absl::StatusCode::kInvalidArgument, "TOO_LARGE",
+                       absl::StrCat("a value after ", walk_.path(), " has more than ", kMaxNodeBytes,
+                                    " bytes; keep data of this size in a tensor"));
+    if (manifest_.node_count() >= kMaxNodes)
+      return MakeError(absl::StatusCode::kInvalidArgument, "TOO_MANY_NODES",
+                       absl::StrCat("a state may have ", kMaxNodes, " values at most"));
+    CKPT_RETURN_IF_ERROR(walk_.Next(node));
+    if (HasTensor(node.kind()))
+      CKPT_RETURN_IF_ERROR(tensors_.Place(node.tensor(), walk_.path(), walk_.component()));
+    manifest_.AddNode(node);
+    CKPT_RETURN_IF_ERROR(state_status_);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SaveStream::CheckState() const {
+  if (!tensors_.Complete()) return OutOfOrder("commit comes while a tensor lacks chunks");
+  if (!walk_.Complete()) return OutOfOrder("commit comes before the state tree is complete");
+  return tensors_.CheckAllPlaced();
+}
+
+absl::StatusOr<v1::Checkpoint> SaveStream::DraftCheckpoint(v1::SaveCommit commit) const {
+  v1::Checkpoint draft;
+  draft.set_run(row_.run());
+  draft.set_epoch(row_.epoch());
+  if (row_.has_step()) draft.set_step(row_.step());
+  *draft.mutable_metrics() = row_.metrics();
+  for (v1::Metric& metric : *commit.mutable_metrics()) {
+    const std::string bytes = metric.SerializeAsString();
+    const bool same = std::any_of(row_.metrics().begin(), row_.metrics().end(),
+                                  [&](const v1::Metric& m) { return m.SerializeAsString() == bytes; });
+    if (!same) *draft.add_metrics() = std::move(metric);
+  }
+  CKPT_RETURN_IF_ERROR(CheckAndSort(*draft.mutable_metrics()));
+  *draft.mutable_labels() = row_.labels();
+  draft.set_logical_bytes(manifest_.logical_bytes());
+  draft.set_tensor_count(manifest_.tensor_count());
+  draft.set_world_size(row_.world_size());
+  for (const std::string& component : walk_.components()) draft.add_components(component);
+  return draft;
+}
+
+// The attempt had committed: what came now must have been the same.
+absl::StatusOr<v1::Checkpoint> SaveStream::CommitAgain(const v1::Checkpoint& draft) {
+  v1::Checkpoint before = committed_;
+  before.clear_version();
+  before.clear_sequence();
+  before.clear_new_bytes();
+  before.clear_create_time();
+  if (before.SerializeAsString() != draft.SerializeAsString())
+    return MakeError(absl::StatusCode::kAlreadyExists, "ATTEMPT_REUSED",
+                     absl::StrCat("this attempt committed ", committed_.run(), "@", committed_.epoch(), "#",
+                                  committed_.version(), " with other content; draw a new key for each attempt"));
+  return committed_;
+}
+
+absl::StatusOr<v1::Checkpoint> SaveStream::Commit(v1::SaveCommit commit) {
+  CKPT_RETURN_IF_ERROR(CheckState());
+  Draft draft;
+  CKPT_ASSIGN_OR_RETURN(draft.checkpoint, DraftCheckpoint(std::move(commit)));
+  std::string root = manifest_.Finish(walk_.components()).SerializeAsString();
+  CKPT_RETURN_IF_ERROR(state_status_);
+  const Digest digest = Sha256(root);
+  draft.checkpoint.set_manifest_digest(std::string(digest.view()));
+  if (again_) return CommitAgain(draft.checkpoint);
+  used_.push_back({{true, digest}, 0});
+  const auto root_size = static_cast<std::uint32_t>(root.size());
+  pending_.push_back({RecordKind::kManifestRoot, digest, Xxh3(root), root_size, Payload::Of(std::move(root)), 0, 0});
+  v1::VersionFact fact;
+  fact.set_domain(session_.domain);
+  fact.set_session(std::string(session_.id.view()));
+  *fact.mutable_checkpoint() = draft.checkpoint;
+  fact.set_attempt_key(row_.attempt_key());
+  std::string record = fact.SerializeAsString();
+  const auto fact_size = static_cast<std::uint32_t>(record.size());
+  pending_.push_back(
+      {RecordKind::kVersionFact, Sha256(record), Xxh3(record), fact_size, Payload::Of(std::move(record)), 0, 0});
+  CKPT_RETURN_IF_ERROR(Flush(true));
+  CKPT_RETURN_IF_ERROR(writer_->Drain());
+  std::uint64_t new_bytes = writer_->new_bytes();
+  for (const v1::ProgressRow& row : progress_) new_bytes += row.new_bytes();
+  draft.checkpoint.set_new_bytes(new_bytes);
+  draft.components = std::move(components_);
+  draft.used = std::move(used_);
+  draft.fact = writer_->fact();
+  CKPT_ASSIGN_OR_RETURN(v1::Checkpoint checkpoint, store_.versions().Commit(session_, draft));
+  store_.MarkCommits();
+  return checkpoint;
+}
+
+}  // namespace ckpt::storage

@@ -1,0 +1,103 @@
+// One stream of a save: what the client sends, in order, becomes records, a manifest, and at last a version.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/mutex.h"
+#include "base/state_walk.h"
+#include "ckpt/v1/service.pb.h"
+#include "storage/batch_writer.h"
+#include "storage/manifest_builder.h"
+#include "storage/payload.h"
+#include "storage/session_table.h"
+#include "storage/store.h"
+#include "storage/tensor_intake.h"
+
+namespace ckpt::storage {
+
+// Used by one thread. Any error ends the stream; its session stays for a later one to resume. Destroying it lets the
+// session's lease run.
+class SaveStream {
+ public:
+  // Gets the digests, one after the other, of chunks that have become durable, in the order in which they came, and how
+  // many of the stream are by now. From another thread.
+  using OnAck = std::function<void(std::string digests, std::uint64_t total)>;
+
+  // Errors: InvalidArgument (names, metrics, key), AlreadyExists ATTEMPT_REUSED, ResourceExhausted DISK_FULL.
+  static absl::StatusOr<std::unique_ptr<SaveStream>> Begin(Store& store, v1::SaveBegin begin, OnAck on_ack);
+  ~SaveStream();
+
+  // What the client is to know. The acked chunks of earlier streams are in acked().
+  [[nodiscard]] v1::Begun begun() const;
+  [[nodiscard]] const std::vector<v1::ProgressRow>& acked() const { return progress_; }
+
+  // Pins what is there of these chunks; the answer is HaveAnswer::missing.
+  absl::StatusOr<std::string> Have(std::string_view digests);
+
+  absl::Status AddTensors(v1::TensorBatch batch);
+
+  // Errors: InvalidArgument (size), DataLoss WRONG_FINGERPRINT (the bytes changed on their way).
+  absl::Status AddChunk(Payload payload, std::string_view fingerprint);
+
+  // Errors: FailedPrecondition CHUNK_NOT_PINNED (neither acked nor answered by have), InvalidArgument (size).
+  absl::Status Cite(std::string_view digests);
+
+  absl::Status AddState(const v1::StatePart& part);
+
+  // Bytes that are received and not yet on their way to disk.
+  [[nodiscard]] std::uint64_t pending_bytes() const { return pending_bytes_; }
+
+  // Sends what is pending on its way to disk. Without `wait` only if the writer has nothing to do.
+  absl::Status Flush(bool wait);
+
+  // Completes the version: visible and durable when it returns.
+  absl::StatusOr<v1::Checkpoint> Commit(v1::SaveCommit commit);
+
+ private:
+  SaveStream(Store& store, std::uint32_t chunk_size, BegunSession begun, OnAck on_ack);
+
+  void OnDurable(const std::vector<BatchItem>& items);
+  absl::Status AddItem(BatchItem item);
+  absl::Status FinishTensor();
+  absl::Status CheckState() const;
+  absl::StatusOr<v1::Checkpoint> DraftCheckpoint(v1::SaveCommit commit) const;
+  absl::StatusOr<v1::Checkpoint> CommitAgain(const v1::Checkpoint& draft);
+  std::uint32_t ComponentIndex(const std::string& component);
+
+  Store& store_;
+  const std::uint32_t chunk_size_;
+  const SessionRef session_;
+  const v1::SessionRow row_;
+  const bool again_;  // the attempt had committed: nothing is written, only compared
+  const OnAck on_ack_;
+  v1::Checkpoint committed_;
+  std::vector<v1::ProgressRow> progress_;
+
+  TensorIntake tensors_;
+  StateWalk walk_;
+  ManifestBuilder manifest_;
+  absl::Status state_status_;
+  bool has_state_ = false;
+  std::vector<UsedRecord> used_;
+  std::vector<std::string> components_{""};
+  absl::flat_hash_map<std::string, std::uint32_t> component_index_{{"", 0}};
+
+  Mutex mutex_;
+  // Chunks that this session may cite.
+  absl::flat_hash_map<Digest, Promise> promised_ CKPT_GUARDED_BY(mutex_);
+  std::uint64_t acked_chunks_ = 0;  // the writer's thread's own
+
+  std::vector<BatchItem> pending_;
+  std::uint64_t pending_bytes_ = 0;
+  std::unique_ptr<BatchWriter> writer_;  // last: its thread uses the rest
+};
+
+}  // namespace ckpt::storage

@@ -1,0 +1,150 @@
+#include "storage/store.h"
+
+#include <fcntl.h>
+#include <spdlog/spdlog.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <system_error>
+
+#include "absl/strings/str_cat.h"
+#include "base/status.h"
+#include "storage/file_pack_store.h"
+#include "storage/keys.h"
+#include "storage/rocksdb_engine.h"
+#include "storage/rows.h"
+
+namespace ckpt::storage {
+namespace {
+
+constexpr std::uint32_t kFormat = 1;
+constexpr std::chrono::seconds kMaintenanceInterval{1};
+
+absl::StatusOr<int> LockFolder(const std::filesystem::path& dir) {
+  const std::filesystem::path path = dir / "lock";
+  const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (fd < 0)
+    return MakeError(absl::StatusCode::kInternal, "CANNOT_OPEN_STORE",
+                     absl::StrCat("cannot open ", path.string(), ": ", std::system_category().message(errno)));
+  if (flock(fd, LOCK_EX | LOCK_NB) == 0) return fd;
+  const int error = errno;
+  close(fd);
+  if (error == EWOULDBLOCK)
+    return MakeError(absl::StatusCode::kFailedPrecondition, "STORE_IN_USE",
+                     absl::StrCat(dir.string(), " is in use by another ckptd; stop that one, or give this one another folder"));
+  return MakeError(absl::StatusCode::kInternal, "CANNOT_OPEN_STORE",
+                   absl::StrCat("cannot lock ", path.string(), ": ", std::system_category().message(error)));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Store>> Store::Open(StoreOptions options) {
+  std::error_code error;
+  std::filesystem::create_directories(options.dir / "packs", error);
+  if (error)
+    return MakeError(absl::StatusCode::kInternal, "CANNOT_OPEN_STORE",
+                     absl::StrCat("cannot make ", (options.dir / "packs").string(), ": ", error.message()));
+  CKPT_ASSIGN_OR_RETURN(const int lock_fd, LockFolder(options.dir));
+  absl::StatusOr<std::unique_ptr<DiskReserve>> reserve = DiskReserve::Open(options.dir, {.reserve_bytes = options.reserve_bytes});
+  absl::StatusOr<std::unique_ptr<RocksDbEngine>> engine = absl::UnknownError("");
+  if (reserve.ok()) engine = RocksDbEngine::Open(options.dir / "catalog", {});
+  if (!reserve.ok() || !engine.ok()) {
+    close(lock_fd);
+    return reserve.ok() ? engine.status() : reserve.status();
+  }
+  auto store = std::unique_ptr<Store>(new Store(std::move(options), lock_fd, *std::move(engine)));
+  store->reserve_ = *std::move(reserve);
+  CKPT_RETURN_IF_ERROR(store->Recover());
+  store->maintenance_ = std::thread([s = store.get()] { s->Maintain(); });
+  return store;
+}
+
+Store::Store(StoreOptions options, int lock_fd, std::unique_ptr<KvEngine> engine)
+    : options_(std::move(options)),
+      lock_fd_(lock_fd),
+      engine_(std::move(engine)),
+      pack_table_(*engine_),
+      chunks_(*engine_),
+      sessions_(*engine_, *options_.clock, options_.lease) {}
+
+Store::~Store() {
+  {
+    const MutexLock lock(mutex_);
+    stop_ = true;
+  }
+  wake_.NotifyAll();
+  if (maintenance_.joinable()) maintenance_.join();
+  close(lock_fd_);  // after everything else has seen that the store is ours
+}
+
+absl::Status Store::CheckFormat() {
+  return engine_->Transact(KvEngine::Durability::kSync, [&](Transaction& txn) -> absl::Status {
+    CKPT_ASSIGN_OR_RETURN(auto row, GetRow<v1::StoreRow>(txn, keys::Store(), Hold::kExclusive));
+    if (!row.has_value()) {
+      row.emplace().set_format(kFormat);
+      return PutRow(txn, keys::Store(), *row);
+    }
+    if (row->format() == kFormat) return absl::OkStatus();
+    return MakeError(absl::StatusCode::kUnimplemented, "STORE_TOO_NEW",
+                     absl::StrCat(options_.dir.string(), " has format ", row->format(), ", and this ckptd knows format ",
+                                  kFormat, "; run the version that wrote it"));
+  });
+}
+
+absl::Status Store::Recover() {
+  CKPT_RETURN_IF_ERROR(CheckFormat());
+  CKPT_ASSIGN_OR_RETURN(packs_, FilePackStore::Open({.root = options_.dir / "packs",
+                                                     .target_size_bytes = options_.pack_target_bytes,
+                                                     .seal_idle_after = options_.seal_idle_after,
+                                                     .clock = options_.clock},
+                                                    pack_table_));
+  versions_ = std::make_unique<VersionTable>(*engine_, *packs_, *options_.clock);
+  CKPT_RETURN_IF_ERROR(pack_table_.Recover(*packs_));
+  CKPT_RETURN_IF_ERROR(sessions_.Recover());
+  // Not fatal: a full disk must not keep anybody from restoring.
+  if (const absl::Status status = versions_->WriteMarkers(); !status.ok())
+    spdlog::warn("commit markers are not written yet: {}", status.ToString());
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::uint32_t> Store::OpenDomain(const std::string& domain) {
+  std::uint32_t chunk_size = 0;
+  CKPT_RETURN_IF_ERROR(engine_->Transact(KvEngine::Durability::kSync, [&](Transaction& txn) -> absl::Status {
+    CKPT_ASSIGN_OR_RETURN(auto row, GetRow<v1::DomainRow>(txn, keys::Domain(domain), Hold::kShared));
+    if (!row.has_value()) {
+      row.emplace().set_chunk_size(options_.chunk_size);
+      CKPT_RETURN_IF_ERROR(PutRow(txn, keys::Domain(domain), *row));
+    }
+    chunk_size = row->chunk_size();
+    return absl::OkStatus();
+  }));
+  return chunk_size;
+}
+
+void Store::MarkCommits() {
+  const MutexLock lock(mutex_);
+  marks_due_ = true;
+  wake_.NotifyAll();
+}
+
+// Commit markers, leases, and packs that nobody writes to any more.
+void Store::Maintain() {
+  const auto report = [](const char* what, const absl::Status& status) {
+    if (!status.ok()) spdlog::warn("{}: {}; it is tried again", what, status.ToString());
+  };
+  while (true) {
+    bool marks_due = false;
+    {
+      const MutexLock lock(mutex_);
+      if (!stop_ && !marks_due_) wake_.WaitFor(mutex_, kMaintenanceInterval);
+      marks_due = std::exchange(marks_due_, false);
+      if (stop_ && !marks_due) return;
+    }
+    if (marks_due) report("commit markers", versions_->WriteMarkers());
+    report("leases", sessions_.ExpireIdle());
+    packs_->SealIdle();
+  }
+}
+
+}  // namespace ckpt::storage

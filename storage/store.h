@@ -1,0 +1,98 @@
+// A store: a folder that holds checkpoints. Opening it recovers whatever a crash left.
+//
+//   DIR/lock       held while a process has the store open
+//   DIR/catalog/   RocksDB: everything that is not payload
+//   DIR/packs/     DOMAIN/ID.pack: payload, manifests, facts
+//   DIR/reserve    disk space kept back for the catalog
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <thread>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/clock.h"
+#include "base/mutex.h"
+#include "storage/chunk_index.h"
+#include "storage/disk_reserve.h"
+#include "storage/kv_engine.h"
+#include "storage/limits.h"
+#include "storage/pack_store.h"
+#include "storage/pack_table.h"
+#include "storage/session_table.h"
+#include "storage/version_table.h"
+
+namespace ckpt::storage {
+
+struct StoreOptions {
+  // The folder; made if it is not there.
+  std::filesystem::path dir;
+
+  // Bytes of a chunk, for domains that are made from now on; at most kMaxChunkSize.
+  std::uint32_t chunk_size = kMaxChunkSize;
+
+  // A pack is sealed when it has grown to this size.
+  std::uint64_t pack_target_bytes = std::uint64_t{256} << 20;
+
+  // An open pack that nobody has written to for so long is sealed.
+  std::chrono::milliseconds seal_idle_after = std::chrono::minutes(1);
+
+  // How long an unfinished save can be resumed after its connection broke.
+  std::chrono::milliseconds lease = std::chrono::minutes(15);
+
+  // Disk space kept back so that the catalog never meets a full disk: its logs, write buffers and one compaction.
+  std::uint64_t reserve_bytes = std::uint64_t{256} << 20;
+
+  const Clock* clock = &Clock::System();
+};
+
+// Thread-safe.
+class Store {
+ public:
+  // Errors: FailedPrecondition STORE_IN_USE (another process has it), DataLoss (catalog damaged), Unimplemented (written by
+  // a later version), ResourceExhausted, Internal.
+  static absl::StatusOr<std::unique_ptr<Store>> Open(StoreOptions options);
+  ~Store();
+
+  // The domain's chunk size; makes the domain if it is new.
+  absl::StatusOr<std::uint32_t> OpenDomain(const std::string& domain);
+
+  // Something was committed: its marker is to be written soon.
+  void MarkCommits();
+
+  KvEngine& engine() { return *engine_; }
+  PackStore& packs() { return *packs_; }
+  ChunkIndex& chunks() { return chunks_; }
+  SessionTable& sessions() { return sessions_; }
+  VersionTable& versions() { return *versions_; }
+  DiskReserve& reserve() { return *reserve_; }
+
+ private:
+  Store(StoreOptions options, int lock_fd, std::unique_ptr<KvEngine> engine);
+  absl::Status Recover();
+  absl::Status CheckFormat();
+  void Maintain();
+
+  const StoreOptions options_;
+  const int lock_fd_;
+  const std::unique_ptr<KvEngine> engine_;
+  PackTable pack_table_;
+  std::unique_ptr<PackStore> packs_;
+  std::unique_ptr<DiskReserve> reserve_;
+  ChunkIndex chunks_;
+  SessionTable sessions_;
+  std::unique_ptr<VersionTable> versions_;
+
+  Mutex mutex_;
+  CondVar wake_;
+  bool stop_ CKPT_GUARDED_BY(mutex_) = false;
+  bool marks_due_ CKPT_GUARDED_BY(mutex_) = false;
+  std::thread maintenance_;
+};
+
+}  // namespace ckpt::storage

@@ -1,0 +1,166 @@
+#include "storage/tensor_intake.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "base/data_type.h"
+#include "base/status.h"
+#include "base/utf8.h"
+#include "storage/limits.h"
+
+namespace ckpt::storage {
+namespace {
+
+constexpr std::size_t kMaxPath = 4096;
+constexpr int kMaxDimensions = 64;
+
+Fingerprint NameOf(std::string_view path, std::string_view component) {
+  const std::array<Bytes, 3> pieces = {AsBytes(path), AsBytes(std::string_view("\0", 1)), AsBytes(component)};
+  return Xxh3(pieces);
+}
+
+absl::Status Invalid(const v1::Tensor& tensor, std::string_view reason, std::string_view what) {
+  return MakeError(absl::StatusCode::kInvalidArgument, reason,
+                   absl::StrCat("tensor ", PrintableUtf8(std::string_view(tensor.path()).substr(0, 200)), ": ",
+                                absl::string_view(what.data(), what.size())));
+}
+
+absl::Status CheckNames(const v1::Tensor& tensor) {
+  if (tensor.path().size() > kMaxPath || !IsPrintableUtf8(tensor.path()) || !IsPrintableUtf8(tensor.component()))
+    return Invalid(tensor, "BAD_NAME", "its path or component is not printable UTF-8 of 4096 bytes at most");
+  if (tensor.device().size() > 64 || !IsPrintableUtf8(tensor.device()))
+    return Invalid(tensor, "BAD_NAME", "its device is not printable UTF-8 of 64 bytes at most");
+  if (tensor.shape_size() > kMaxDimensions)
+    return Invalid(tensor, "BAD_TENSOR", absl::StrCat("it has more than ", kMaxDimensions, " dimensions"));
+  if (!v1::Role_IsValid(tensor.role())) return Invalid(tensor, "BAD_TENSOR", "unknown role");
+  return absl::OkStatus();
+}
+
+// Bytes from a view's first element to the end of its last. InvalidArgument for strides that do not fit.
+absl::StatusOr<std::uint64_t> ViewExtent(const v1::Tensor& view, std::uint64_t size) {
+  if (size == 0) return 0;
+  if (view.strides().empty()) return size;
+  std::uint64_t last = 0;  // index of the last element
+  for (int d = 0; d < view.shape_size(); ++d) {
+    std::uint64_t reach = 0;
+    if (view.strides(d) < 0 ||
+        __builtin_mul_overflow(view.shape(d) - 1, static_cast<std::uint64_t>(view.strides(d)), &reach) ||
+        __builtin_add_overflow(last, reach, &last))
+      return Invalid(view, "BAD_TENSOR", "its strides are negative or too large");
+  }
+  const std::uint64_t element = ElementSize(view.dtype());
+  std::uint64_t extent = 0;
+  if (__builtin_add_overflow(last, 1, &extent) || __builtin_mul_overflow(extent, element, &extent))
+    return Invalid(view, "BAD_TENSOR", "its strides are too large");
+  return extent;
+}
+
+}  // namespace
+
+absl::Status TensorIntake::CheckView(std::uint64_t size) {
+  if (tensor_.boxes_size() != 0 || !tensor_.inline_data().empty())
+    return Invalid(tensor_, "BAD_TENSOR", "a view has bytes of its own");
+  if (tensor_.view_of() >= places_.size() || places_[tensor_.view_of()].is_view)
+    return Invalid(tensor_, "BAD_TENSOR", "it is a view of a tensor that does not come before it, or is a view itself");
+  CKPT_ASSIGN_OR_RETURN(const std::uint64_t extent, ViewExtent(tensor_, size));
+  PlaceOf& shown = places_[tensor_.view_of()];
+  if (tensor_.view_offset_bytes() > shown.bytes || extent > shown.bytes - tensor_.view_offset_bytes())
+    return Invalid(tensor_, "BAD_TENSOR", "it reaches beyond the bytes that it is a view of");
+  shown.viewed = true;
+  return absl::OkStatus();
+}
+
+// The tensor is one box: itself, in memory order.
+absl::Status TensorIntake::CheckBox() {
+  const auto order = DenseOrder(tensor_);
+  if (!order.has_value())
+    return Invalid(tensor_, "BAD_TENSOR", "its strides are not a dense layout; save it contiguous, or as a view");
+  v1::Box whole;
+  for (const int dim : *order) {
+    whole.add_offset(0);
+    whole.add_shape(tensor_.shape(dim));
+  }
+  if (tensor_.boxes_size() > 1 ||
+      (tensor_.boxes_size() == 1 && tensor_.boxes(0).SerializeAsString() != whole.SerializeAsString()))
+    return Invalid(tensor_, "SHARDED_TENSOR", "its box is not the whole tensor, and this server takes no shards");
+  tensor_.clear_boxes();
+  if (wanted_chunks_ != 0) *tensor_.add_boxes() = std::move(whole);
+  return absl::OkStatus();
+}
+
+absl::Status TensorIntake::Begin(v1::Tensor header) {
+  if (!Complete())
+    return MakeError(absl::StatusCode::kFailedPrecondition, "OUT_OF_ORDER",
+                     absl::StrCat("tensor ", tensor_.path(), " has ", chunks_, " of its ", wanted_chunks_,
+                                  " chunks, and another tensor comes"));
+  if (places_.size() >= kMaxTensors)
+    return MakeError(absl::StatusCode::kInvalidArgument, "TOO_MANY_TENSORS",
+                     absl::StrCat("a state may have ", kMaxTensors, " tensors at most"));
+  tensor_ = std::move(header);
+  chunks_ = wanted_chunks_ = 0;
+  CKPT_RETURN_IF_ERROR(CheckNames(tensor_));
+  CKPT_ASSIGN_OR_RETURN(size_, SizeBytes(tensor_));
+  if (tensor_.has_view_of()) {
+    CKPT_RETURN_IF_ERROR(CheckView(size_));
+  } else {
+    if (tensor_.view_offset_bytes() != 0) return Invalid(tensor_, "BAD_TENSOR", "it has an offset and is no view");
+    const bool small = size_ < kInlineLimit;
+    if (tensor_.inline_data().size() != (small ? size_ : 0))
+      return Invalid(tensor_, "WRONG_SIZE",
+                     absl::StrCat("its shape says ", size_, " bytes, of which ", small ? size_ : 0,
+                                  " must be inline, and ", tensor_.inline_data().size(), " are"));
+    wanted_chunks_ = small ? 0 : (size_ + chunk_size_ - 1) / chunk_size_;
+    if (wanted_chunks_ > kMaxChunksPerTensor)
+      return Invalid(tensor_, "TENSOR_TOO_LARGE",
+                     absl::StrCat("its ", size_, " bytes are more than ", kMaxChunksPerTensor, " chunks; split it"));
+    CKPT_RETURN_IF_ERROR(CheckBox());
+  }
+  const Fingerprint name = NameOf(tensor_.path(), tensor_.component());
+  if (!paths_.insert(Xxh3(tensor_.path())).second) return Invalid(tensor_, "BAD_TENSOR", "the path comes twice");
+  places_.push_back({name, tensor_.has_view_of() ? 0 : size_, tensor_.has_view_of(), false, false});
+  return absl::OkStatus();
+}
+
+std::uint64_t TensorIntake::next_chunk_size() const {
+  return std::min<std::uint64_t>(chunk_size_, size_ - chunks_ * chunk_size_);
+}
+
+absl::Status TensorIntake::AddChunk(const Digest& digest, const Fingerprint& fingerprint,
+                                    std::uint64_t size_bytes) {
+  if (Complete())
+    return MakeError(absl::StatusCode::kInvalidArgument, "WRONG_SIZE",
+                     places_.empty() ? "a chunk comes before any tensor"
+                                     : absl::StrCat("tensor ", tensor_.path(), " has all its ", size_,
+                                                    " bytes, and another chunk comes"));
+  if (size_bytes != next_chunk_size())
+    return Invalid(tensor_, "WRONG_SIZE",
+                   absl::StrCat("chunk ", chunks_, " must have ", next_chunk_size(), " bytes, not ", size_bytes));
+  v1::Box& box = *tensor_.mutable_boxes(0);
+  box.mutable_digests()->append(digest.view());
+  box.mutable_fingerprints()->append(fingerprint.view());
+  ++chunks_;
+  return absl::OkStatus();
+}
+
+absl::Status TensorIntake::Place(std::uint64_t number, std::string_view path, std::string_view component) {
+  if (number >= places_.size())
+    return MakeError(absl::StatusCode::kInvalidArgument, "BAD_STATE",
+                     absl::StrCat(absl::string_view(path.data(), path.size()), ": there is no tensor number ", number));
+  PlaceOf& place = places_[number];
+  // A tensor may stand in the tree again; its path is that of the first place.
+  if (!place.placed && place.name != NameOf(path, component))
+    return MakeError(absl::StatusCode::kInvalidArgument, "BAD_STATE",
+                     absl::StrCat(absl::string_view(path.data(), path.size()), ": tensor number ", number,
+                                  " was announced under another path or component"));
+  place.placed = true;
+  return absl::OkStatus();
+}
+
+absl::Status TensorIntake::CheckAllPlaced() const {
+  const auto lost = std::find_if(places_.begin(), places_.end(), [](const PlaceOf& p) { return !p.placed && !p.viewed; });
+  if (lost == places_.end()) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kInvalidArgument, "BAD_STATE",
+                   absl::StrCat("tensor number ", lost - places_.begin(), " is nowhere in the state tree"));
+}
+
+}  // namespace ckpt::storage

@@ -1,0 +1,68 @@
+// Takes a save's tensors as they come: checks each description, and that its chunks are just the bytes that it announces.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/digest.h"
+#include "ckpt/v1/state.pb.h"
+
+namespace ckpt::storage {
+
+// Not thread-safe. Memory: some 40 bytes a tensor, and the tensor at hand.
+class TensorIntake {
+ public:
+  explicit TensorIntake(std::uint32_t chunk_size) : chunk_size_(chunk_size) {}
+
+  // Starts the next tensor. Errors: InvalidArgument, with the path; FailedPrecondition OUT_OF_ORDER while the last one
+  // lacks chunks.
+  absl::Status Begin(v1::Tensor header);
+
+  // Takes the next chunk of the tensor. InvalidArgument WRONG_SIZE when none is due, or not of this size.
+  absl::Status AddChunk(const Digest& digest, const Fingerprint& fingerprint, std::uint64_t size_bytes);
+
+  // True when the tensor at hand has all its chunks.
+  [[nodiscard]] bool Complete() const { return chunks_ == wanted_chunks_; }
+
+  // The tensor at hand, its number, the bytes that it adds to the checkpoint, and the next chunk's index and size.
+  [[nodiscard]] const v1::Tensor& tensor() const { return tensor_; }
+  [[nodiscard]] std::uint64_t number() const { return places_.size() - 1; }
+  [[nodiscard]] std::uint64_t size_bytes() const { return tensor_.has_view_of() ? 0 : size_; }
+  [[nodiscard]] std::uint64_t next_chunk() const { return chunks_; }
+  [[nodiscard]] std::uint64_t next_chunk_size() const;
+
+  [[nodiscard]] std::uint64_t count() const { return places_.size(); }
+
+  // A node of the tree stands at this path and shows this tensor.
+  absl::Status Place(std::uint64_t number, std::string_view path, std::string_view component);
+
+  // InvalidArgument when a tensor is neither in the tree nor seen through a view.
+  absl::Status CheckAllPlaced() const;
+
+ private:
+  absl::Status CheckView(std::uint64_t size);
+  absl::Status CheckBox();
+
+  const std::uint32_t chunk_size_;
+  v1::Tensor tensor_;
+  std::uint64_t size_ = 0;
+  std::uint64_t chunks_ = 0;
+  std::uint64_t wanted_chunks_ = 0;
+
+  // By number.
+  struct PlaceOf {
+    Fingerprint name;          // of path and component
+    std::uint64_t bytes;       // its own; of a view 0
+    bool is_view;
+    bool placed;               // in the tree
+    bool viewed;               // by a view
+  };
+  std::vector<PlaceOf> places_;
+  absl::flat_hash_set<Fingerprint> paths_;
+};
+
+}  // namespace ckpt::storage
