@@ -27,17 +27,17 @@ namespace ckpt {
 }  // namespace ckpt
 
 // Returns the expression's status from the enclosing function unless it is OK.
-#define CKPT_RETURN_IF_ERROR(expr)                            \
-  do {                                                        \
-    if (absl::Status ckpt_status_ = (expr); !ckpt_status_.ok()) \
-      return ckpt_status_;                                    \
+#define CKPT_RETURN_IF_ERROR(expr) CKPT_RETURN_IF_ERROR_INNER(CKPT_CONCAT(ckpt_status_, __COUNTER__), expr)
+#define CKPT_RETURN_IF_ERROR_INNER(status, expr)        \
+  do {                                                  \
+    if (absl::Status status = (expr); !status.ok()) return status; \
   } while (false)
 
 #define CKPT_CONCAT_INNER(a, b) a##b
 #define CKPT_CONCAT(a, b) CKPT_CONCAT_INNER(a, b)
 
 // CKPT_ASSIGN_OR_RETURN(auto x, F()): x from the StatusOr, or return its status.
-#define CKPT_ASSIGN_OR_RETURN(lhs, expr) CKPT_ASSIGN_OR_RETURN_INNER(CKPT_CONCAT(ckpt_or_, __LINE__), lhs, expr)
+#define CKPT_ASSIGN_OR_RETURN(lhs, expr) CKPT_ASSIGN_OR_RETURN_INNER(CKPT_CONCAT(ckpt_or_, __COUNTER__), lhs, expr)
 #define CKPT_ASSIGN_OR_RETURN_INNER(tmp, lhs, expr) \
   auto tmp = (expr);                                \
   if (!tmp.ok()) return std::move(tmp).status();    \
@@ -53,5 +53,5 @@ namespace ckpt {
 #define CKPT_CHECK_OK(expr)                                                                            \
   do {                                                                                                 \
     if (const absl::Status ckpt_status_ = (expr); !ckpt_status_.ok())                                  \
-      ::ckpt::CheckFailed(#expr, __FILE__, __LINE__, ckpt_status_.message());                          \
+      ::ckpt::CheckFailed(#expr, __FILE__, __LINE__, ckpt_status_.ToString());                         \
   } while (false)

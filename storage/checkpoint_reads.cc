@@ -56,7 +56,7 @@ absl::StatusOr<std::string> ReadPage(Transaction& txn, const std::string& prefix
     add(std::move(row));
   }
   if (rows.size() <= size) return std::string();
-  return absl::WebSafeBase64Escape(std::string_view(rows[size - 1].first).substr(prefix.size()));
+  return absl::WebSafeBase64Escape(rows[size - 1].first.substr(prefix.size()));
 }
 
 absl::StatusOr<v1::Checkpoint> ReadCheckpoint(Transaction& txn, const v1::RunRow& run, std::int64_t epoch,

@@ -34,6 +34,9 @@ struct Record {
   std::span<const Bytes> pieces;
 };
 
+// The record of these pieces, uncoded: digest, fingerprint and length are computed.
+Record MakeRecord(RecordKind kind, std::span<const Bytes> pieces);
+
 // A record's header as read back.
 struct RecordHeader {
   RecordKind kind;

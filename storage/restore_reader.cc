@@ -186,7 +186,7 @@ absl::StatusOr<std::uint64_t> RestoreReader::Locate() {
     std::vector<RecordName> names;
     for (std::size_t i = begin; i < end; ++i) names.push_back({false, plan_[i].digest});
     const absl::StatusOr<std::vector<v1::ChunkRow>> rows = store_.chunks().Locate(domain_, names);
-    if (absl::IsNotFound(rows.status())) return Damaged(rows.status().message());
+    if (absl::IsNotFound(rows.status())) return Damaged(std::string(rows.status().message()));
     CKPT_RETURN_IF_ERROR(rows.status());
     for (std::size_t i = begin; i < end; ++i) {
       const v1::ChunkRow& row = (*rows)[i - begin];

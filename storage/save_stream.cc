@@ -223,6 +223,8 @@ absl::Status SaveStream::Flush(bool wait) {
   return writer_->Submit(std::exchange(pending_, {}));
 }
 
+absl::Status SaveStream::Settle() { return again_ ? absl::OkStatus() : writer_->Drain(); }
+
 absl::Status SaveStream::AddState(const v1::StatePart& part) {
   if (!tensors_.Complete()) return OutOfOrder("the state tree comes while a tensor lacks chunks");
   has_state_ = true;
@@ -306,7 +308,7 @@ absl::StatusOr<v1::Checkpoint> SaveStream::Commit(v1::SaveCommit commit) {
   pending_.push_back(
       {RecordKind::kVersionFact, Sha256(record), Xxh3(record), fact_size, Payload::Of(std::move(record)), 0, 0});
   CKPT_RETURN_IF_ERROR(Flush(true));
-  CKPT_RETURN_IF_ERROR(writer_->Drain());
+  CKPT_RETURN_IF_ERROR(Settle());
   std::uint64_t new_bytes = writer_->new_bytes();
   for (const v1::ProgressRow& row : progress_) new_bytes += row.new_bytes();
   draft.checkpoint.set_new_bytes(new_bytes);

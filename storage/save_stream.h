@@ -52,11 +52,14 @@ class SaveStream {
 
   absl::Status AddState(const v1::StatePart& part);
 
-  // Bytes that are received and not yet on their way to disk.
-  [[nodiscard]] std::uint64_t pending_bytes() const { return pending_bytes_; }
+  // True when something was taken that is not yet on its way to disk.
+  [[nodiscard]] bool has_pending() const { return !pending_.empty(); }
 
   // Sends what is pending on its way to disk. Without `wait` only if the writer has nothing to do.
   absl::Status Flush(bool wait);
+
+  // Waits until what was flushed is durable.
+  absl::Status Settle();
 
   // Completes the version: visible and durable when it returns.
   absl::StatusOr<v1::Checkpoint> Commit(v1::SaveCommit commit);

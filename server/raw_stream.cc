@@ -1,0 +1,134 @@
+#include "server/raw_stream.h"
+
+#include <utility>
+
+#include "ckpt/v1/service.pb.h"
+#include "server/grpc_status.h"
+
+namespace ckpt::server {
+
+std::shared_ptr<RawStream> RawStream::Start(grpc::CallbackServerContext* context) {
+  std::shared_ptr<RawStream> stream(new RawStream(context));
+  stream->self_ = stream;
+  {
+    const MutexLock lock(stream->mutex_);
+    stream->is_reading_ = true;
+  }
+  stream->StartRead(&stream->reading_);
+  return stream;
+}
+
+RawStream::Event RawStream::Read(grpc::ByteBuffer& message, std::chrono::milliseconds timeout) {
+  bool start = false;
+  {
+    const MutexLock lock(mutex_);
+    const auto deadline = std::chrono::steady_clock::now() + timeout;
+    while (in_.empty() && !ended_ && !broken_) {
+      const auto left = deadline - std::chrono::steady_clock::now();
+      if (left <= left.zero()) return Event::kTimeout;
+      changed_.WaitFor(mutex_, left);
+    }
+    if (in_.empty() || broken_) return Event::kEnd;
+    message = std::move(in_.front());
+    in_.pop_front();
+    start = !is_reading_ && !ended_;
+    if (start) is_reading_ = true;
+  }
+  if (start) StartRead(&reading_);
+  return Event::kMessage;
+}
+
+void RawStream::OnReadDone(bool ok) {
+  bool again = false;
+  {
+    const MutexLock lock(mutex_);
+    if (ok) {
+      in_.push_back(std::exchange(reading_, {}));
+      again = in_.size() < kQueue && !broken_;
+    } else {
+      ended_ = true;
+    }
+    is_reading_ = again;
+  }
+  changed_.NotifyAll();
+  if (again) StartRead(&reading_);
+}
+
+bool RawStream::Write(grpc::ByteBuffer message) {
+  {
+    const MutexLock lock(mutex_);
+    while (out_.size() >= kQueue && !broken_) changed_.Wait(mutex_);
+    if (broken_) return false;
+    out_.push_back(std::move(message));
+  }
+  Pump();
+  return true;
+}
+
+void RawStream::Ack(std::string digests, std::uint64_t total) {
+  {
+    const MutexLock lock(mutex_);
+    if (broken_) return;
+    acks_ += digests;
+    acked_ = total;
+  }
+  Pump();
+}
+
+void RawStream::Pump() {
+  {
+    const MutexLock lock(mutex_);
+    if (is_writing_ || broken_ || (out_.empty() && acks_.empty())) return;
+    if (!acks_.empty()) {  // before what answers a later message
+      v1::SaveResponse response;
+      constexpr std::size_t kMaxAck = std::size_t{32} * 32768;
+      response.mutable_ack()->set_digests(acks_.substr(0, kMaxAck));
+      acks_.erase(0, kMaxAck);
+      response.mutable_ack()->set_total(acked_ - acks_.size() / 32);
+      writing_ = Serialize(response);
+    } else {
+      writing_ = std::move(out_.front());
+      out_.pop_front();
+    }
+    is_writing_ = true;
+  }
+  changed_.NotifyAll();
+  StartWrite(&writing_);
+}
+
+void RawStream::OnWriteDone(bool ok) {
+  {
+    const MutexLock lock(mutex_);
+    is_writing_ = false;
+    writing_.Clear();
+    if (!ok) broken_ = true;
+  }
+  changed_.NotifyAll();
+  Pump();
+}
+
+void RawStream::OnCancel() {
+  {
+    const MutexLock lock(mutex_);
+    broken_ = true;
+  }
+  changed_.NotifyAll();
+}
+
+bool RawStream::broken() {
+  const MutexLock lock(mutex_);
+  return broken_;
+}
+
+void RawStream::Close(const absl::Status& status) {
+  {
+    const MutexLock lock(mutex_);
+    while ((is_writing_ || !out_.empty() || !acks_.empty()) && !broken_) changed_.Wait(mutex_);
+    in_.clear();
+  }
+  Finish(ToGrpc(status, *context_));
+}
+
+void RawStream::OnDone() { self_.reset(); }
+
+}  // namespace ckpt::server

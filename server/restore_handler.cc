@@ -1,0 +1,87 @@
+#include "server/restore_handler.h"
+
+#include <grpcpp/support/proto_buffer_reader.h>
+
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "base/status.h"
+#include "server/chunk_message.h"
+#include "storage/restore_reader.h"
+
+namespace ckpt::server {
+namespace {
+
+using storage::RestoreReader;
+
+constexpr std::chrono::minutes kLong{1};
+
+absl::Status Gone() {
+  return MakeError(absl::StatusCode::kCancelled, "STREAM_ENDED", "the stream ended before all was sent; restore again");
+}
+
+// The next request; nullopt when the client has half-closed.
+absl::StatusOr<std::optional<v1::RestoreRequest>> ReadRequest(RawStream& stream) {
+  grpc::ByteBuffer buffer;
+  RawStream::Event event = RawStream::Event::kTimeout;
+  while (event == RawStream::Event::kTimeout) event = stream.Read(buffer, kLong);
+  if (event == RawStream::Event::kEnd) return std::optional<v1::RestoreRequest>();
+  v1::RestoreRequest request;
+  grpc::ProtoBufferReader reader(&buffer);
+  if (!reader.status().ok() || !request.ParseFromZeroCopyStream(&reader))
+    return MakeError(absl::StatusCode::kInvalidArgument, "BAD_MESSAGE", "a received message is no RestoreRequest");
+  return std::optional(std::move(request));
+}
+
+// The queue of the stream is the read-ahead: while the client takes one chunk the next are read.
+absl::Status SendPlan(const RestoreReader& reader, RawStream& stream) {
+  for (const storage::ChunkToRead& chunk : reader.plan()) {
+    CKPT_ASSIGN_OR_RETURN(grpc::ByteBuffer message, ReadChunkMessage(reader, chunk));
+    if (!stream.Write(std::move(message))) return Gone();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SendManifest(RestoreReader& reader, RawStream& stream) {
+  v1::RestoreResponse header;
+  *header.mutable_header() = reader.header();
+  stream.Write(Serialize(header));
+  while (true) {
+    CKPT_ASSIGN_OR_RETURN(const std::optional<v1::RestoreResponse> part, reader.NextPart());
+    if (!part.has_value()) return absl::OkStatus();
+    if (!stream.Write(Serialize(*part))) return Gone();
+  }
+}
+
+absl::Status ServeWants(RestoreReader& reader, RawStream& stream) {
+  while (true) {
+    CKPT_ASSIGN_OR_RETURN(const std::optional<v1::RestoreRequest> request, ReadRequest(stream));
+    if (!request.has_value()) return absl::OkStatus();
+    if (!request->has_want())
+      return MakeError(absl::StatusCode::kFailedPrecondition, "OUT_OF_ORDER", "after begin a restore takes only wants");
+    CKPT_RETURN_IF_ERROR(reader.PlanWant(request->want()).status());
+    CKPT_RETURN_IF_ERROR(SendPlan(reader, stream));
+  }
+}
+
+}  // namespace
+
+absl::Status ServeRestore(storage::Store& store, RawStream& stream) {
+  CKPT_ASSIGN_OR_RETURN(const std::optional<v1::RestoreRequest> first, ReadRequest(stream));
+  if (!first.has_value()) return Gone();
+  if (!first->has_begin())
+    return MakeError(absl::StatusCode::kFailedPrecondition, "OUT_OF_ORDER", "a restore starts with begin");
+  CKPT_ASSIGN_OR_RETURN(const std::unique_ptr<RestoreReader> reader, RestoreReader::Open(store, first->begin()));
+  CKPT_RETURN_IF_ERROR(SendManifest(*reader, stream));
+  v1::RestoreResponse start;
+  start.mutable_start();
+  if (!first->begin().wait_for_want()) {
+    CKPT_ASSIGN_OR_RETURN(const std::uint64_t bytes, reader->PlanSelected());
+    start.mutable_start()->set_payload_bytes(bytes);
+  }
+  stream.Write(Serialize(start));
+  return first->begin().wait_for_want() ? ServeWants(*reader, stream) : SendPlan(*reader, stream);
+}
+
+}  // namespace ckpt::server

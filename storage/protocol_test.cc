@@ -1,0 +1,360 @@
+// The rules of the storage protocol, each with a test that fails without it. docs/architecture.md has them in words.
+#include <fstream>
+
+#include "base/random.h"
+#include "storage/checkpoint_reads.h"
+#include "storage/record_bitmap.h"
+#include "storage/store_fixture.h"
+
+namespace ckpt::storage {
+namespace {
+
+using testing::Contains;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Not;
+using testing::SizeIs;
+
+class Protocol : public StoreTest {
+ protected:
+  // Waits until all that the stream was given is acked.
+  static void Settle(SaveStream& save) {
+    ASSERT_THAT(save.Flush(true), IsOk());
+    ASSERT_THAT(save.Settle(), IsOk());
+  }
+
+  v1::PackRow PackRowOf(const PackId& pack) { return Get<v1::PackRow>(keys::Pack(pack)); }
+
+  void SetPackState(const PackId& pack, v1::PackRow::State state) {
+    v1::PackRow row = PackRowOf(pack);
+    row.set_state(state);
+    Put(keys::Pack(pack), row);
+  }
+
+  void Quarantine(const std::string& bytes) {
+    v1::ChunkRow row = ChunkRowOf(bytes);
+    row.set_quarantined(true);
+    Put(keys::Chunk("default", Sha256(bytes)), row);
+  }
+
+  static std::string DigestOf(const std::string& bytes) { return std::string(Sha256(bytes).view()); }
+};
+
+const v1::SaveCommit kNoMetrics;
+
+TEST_F(Protocol, APositiveAnswerIsPinned) {
+  ASSERT_THAT(Save(BeginOf("r", 1), {{"m.a", Data('a')}}).status(), IsOk());
+  const auto save = Begin(BeginOf("r", 2));
+  const auto missing = save->Have(DigestOf(Data('a')) + DigestOf(Data('b')));
+  ASSERT_THAT(missing.status(), IsOk());
+  EXPECT_EQ(*missing, "\x02");
+  EXPECT_THAT(Pins(SessionOf(*save)), ElementsAre(PackIdOf(ChunkRowOf(Data('a')))));
+}
+
+TEST_F(Protocol, AnAckPinsThePackThatWasWritten) {
+  const auto save = Begin(BeginOf("r", 1));
+  ASSERT_THAT(SendTensors(*save, {{"m.a", Data('a')}}), IsOk());
+  Settle(*save);
+  EXPECT_THAT(Pins(SessionOf(*save)), ElementsAre(PackIdOf(ChunkRowOf(Data('a')))));
+}
+
+TEST_F(Protocol, AnAckPinsThePackOfTheRowThatWasFirst) {
+  ASSERT_THAT(Save(BeginOf("r", 1), {{"m.a", Data('a')}}).status(), IsOk());
+  const PackId first = PackIdOf(ChunkRowOf(Data('a')));
+  // A second store of packs, so that the next batch goes elsewhere.
+  CloseStore();
+  OpenStore();
+  const auto save = Begin(BeginOf("r", 2));
+  ASSERT_THAT(SendTensors(*save, {{"m.a", Data('a')}, {"m.b", Data('b')}}), IsOk());
+  Settle(*save);
+  EXPECT_EQ(PackIdOf(ChunkRowOf(Data('a'))), first);
+  EXPECT_THAT(Pins(SessionOf(*save)), Contains(first));
+  EXPECT_THAT(Pins(SessionOf(*save)), Contains(PackIdOf(ChunkRowOf(Data('b')))));
+}
+
+TEST_F(Protocol, AChunkInACondemnedPackIsMissing) {
+  ASSERT_THAT(Save(BeginOf("r", 1), {{"m.a", Data('a')}}).status(), IsOk());
+  const PackId old = PackIdOf(ChunkRowOf(Data('a')));
+  CloseStore();
+  OpenStore();
+  SetPackState(old, v1::PackRow::CONDEMNED);
+  const auto save = Begin(BeginOf("r", 2));
+  EXPECT_EQ(save->Have(DigestOf(Data('a'))).value(), "\x01");
+  EXPECT_THAT(Pins(SessionOf(*save)), IsEmpty());
+  ASSERT_THAT(Send(*save, {{"m.a", Data('a')}}), IsOk());
+  ASSERT_THAT(save->Commit(kNoMetrics).status(), IsOk());
+  EXPECT_NE(PackIdOf(ChunkRowOf(Data('a'))), old);
+}
+
+TEST_F(Protocol, AQuarantinedChunkIsMissingAndHealsWithItsReferencesAndPins) {
+  ASSERT_THAT(Save(BeginOf("r", 1), {{"m.a", Data('a')}, {"m.b", Data('b')}}).status(), IsOk());
+  const v1::ChunkRow old = ChunkRowOf(Data('a'));
+  const auto other = Begin(BeginOf("r", 5));  // was promised the chunk before it was found damaged
+  ASSERT_EQ(other->Have(DigestOf(Data('a'))).value(), std::string(1, '\0'));
+  Quarantine(Data('a'));
+
+  const auto save = Begin(BeginOf("r", 2));
+  EXPECT_EQ(save->Have(DigestOf(Data('a'))).value(), "\x01");
+  ASSERT_THAT(Send(*save, {{"m.a", Data('a')}}), IsOk());
+  ASSERT_THAT(save->Commit(kNoMetrics).status(), IsOk());
+
+  const v1::ChunkRow fresh = ChunkRowOf(Data('a'));
+  ASSERT_NE(fresh.offset(), old.offset());
+  EXPECT_FALSE(fresh.quarantined());
+  const auto reference = Get<v1::ReferenceRow>(keys::Reference(PackIdOf(fresh), {1, 1}, "m"));
+  EXPECT_TRUE(HasRecord(reference.records(), fresh.ordinal()));
+  const auto rest = Get<v1::ReferenceRow>(keys::Reference(PackIdOf(old), {1, 1}, "m"));
+  EXPECT_EQ(HasRecord(rest.records(), old.ordinal()), PackIdOf(old) == PackIdOf(fresh) && old.ordinal() == fresh.ordinal());
+  EXPECT_THAT(Pins(SessionOf(*other)), Contains(PackIdOf(fresh)));
+  EXPECT_EQ(Restore("r@1").value()["m.a"], Data('a'));
+}
+
+TEST_F(Protocol, ACommitNamesAChunkThatWasFoundDamagedSinceItWasPromised) {
+  ASSERT_THAT(Save(BeginOf("r", 1), {{"m.a", Data('a')}}).status(), IsOk());
+  const auto save = Begin(BeginOf("r", 2));
+  ASSERT_THAT(Send(*save, {{"m.a", Data('a')}}), IsOk());
+  Settle(*save);
+  Quarantine(Data('a'));
+  const absl::Status status = save->Commit(kNoMetrics).status();
+  EXPECT_THAT(status, HasReason("CHUNK_MISSING"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr(Sha256(Data('a')).ToHex()));
+}
+
+TEST_F(Protocol, AZombiesLateMessagesFail) {
+  const v1::SaveBegin begin = BeginOf("r", 1);
+  const auto zombie = Begin(begin);
+  ASSERT_THAT(SendTensors(*zombie, {{"m.a", Data('a')}}), IsOk());
+  const auto save = Begin(begin);
+  ASSERT_THAT(zombie->Flush(true), IsOk());
+  EXPECT_THAT(zombie->Settle(), HasReason("FENCED"));
+  EXPECT_THAT(zombie->Have(DigestOf(Data('a'))).status(), HasReason("FENCED"));
+  ASSERT_THAT(Send(*save, {{"m.a", Data('a')}}), IsOk());
+  EXPECT_THAT(save->Commit(kNoMetrics).status(), IsOk());
+}
+
+TEST_F(Protocol, ASessionThatEndedCannotCommit) {
+  const v1::SaveBegin begin = BeginOf("r", 1);
+  auto save = Begin(begin);
+  ASSERT_THAT(Send(*save, {{"m.a", Data('a')}}), IsOk());
+  v1::SessionRow row = Get<v1::SessionRow>(keys::Session(SessionOf(*save)));
+  row.set_state(v1::SessionRow::EXPIRED);
+  Put(keys::Session(SessionOf(*save)), row);
+  EXPECT_THAT(save->Commit(kNoMetrics).status(), HasReason("SESSION_ENDED"));
+  EXPECT_THAT(Resolve(store_->engine(), "", "r:latest").status(), HasReason("RUN_NOT_FOUND"));
+}
+
+TEST_F(Protocol, ALeaseNeverEndsUnderAnOpenStream) {
+  auto save = Begin(BeginOf("r", 1));
+  clock_.Advance(std::chrono::hours(48));
+  ASSERT_THAT(store_->sessions().ExpireIdle(), IsOk());
+  ASSERT_THAT(Send(*save, {{"m.a", Data('a')}}), IsOk());
+  EXPECT_THAT(save->Commit(kNoMetrics).status(), IsOk());
+}
+
+TEST_F(Protocol, ALeaseThatEndsDropsThePins) {
+  auto save = Begin(BeginOf("r", 1));
+  const SessionId session = SessionOf(*save);
+  ASSERT_THAT(SendTensors(*save, {{"m.a", Data('a')}}), IsOk());
+  Settle(*save);
+  save.reset();
+  ASSERT_THAT(store_->sessions().ExpireIdle(), IsOk());
+  EXPECT_THAT(Pins(session), SizeIs(1)) << "the lease runs from the end of the stream";
+  clock_.Advance(options_.lease + std::chrono::seconds(1));
+  ASSERT_THAT(store_->sessions().ExpireIdle(), IsOk());
+  EXPECT_THAT(Pins(session), IsEmpty());
+  EXPECT_THAT(Rows(keys::ProgressOf(session)), IsEmpty());
+  EXPECT_EQ(Get<v1::SessionRow>(keys::Session(session)).state(), v1::SessionRow::EXPIRED);
+}
+
+TEST_F(Protocol, LeasesStartAnewWithTheServer) {
+  const v1::SaveBegin begin = BeginOf("r", 1);
+  auto save = Begin(begin);
+  const SessionId session = SessionOf(*save);
+  save.reset();
+  clock_.Advance(options_.lease - std::chrono::seconds(1));
+  CloseStore();
+  OpenStore();
+  clock_.Advance(std::chrono::seconds(2));
+  ASSERT_THAT(store_->sessions().ExpireIdle(), IsOk());
+  EXPECT_EQ(Get<v1::SessionRow>(keys::Session(session)).state(), v1::SessionRow::OPEN);
+}
+
+TEST_F(Protocol, AnAttemptThatBeginsAgainResumesWithWhatWasAcked) {
+  const v1::SaveBegin begin = BeginOf("r", 1);
+  auto save = Begin(begin);
+  ASSERT_THAT(SendTensors(*save, {{"m.a", Data('a')}}), IsOk());
+  Settle(*save);
+  const SessionId session = SessionOf(*save);
+  save.reset();
+  CloseStore();
+  OpenStore();
+
+  save = Begin(begin);
+  EXPECT_EQ(SessionOf(*save), session);
+  EXPECT_EQ(save->begun().fence(), 2);
+  ASSERT_EQ(save->begun().acked_count(), 1);
+  EXPECT_EQ(save->acked()[0].chunks(0).digest(), DigestOf(Data('a')));
+  EXPECT_EQ(save->acked()[0].chunks(0).fingerprint(), Xxh3(Data('a')).view());
+  v1::TensorBatch batch;
+  v1::Tensor& tensor = *batch.add_tensors();
+  tensor.set_path("m.a");
+  tensor.set_component("m");
+  tensor.set_dtype(v1::DTYPE_UINT8);
+  tensor.add_shape(kChunk);
+  ASSERT_THAT(save->AddTensors(batch), IsOk());
+  ASSERT_THAT(save->Cite(DigestOf(Data('a'))), IsOk());
+  ASSERT_THAT(SendTree(*save, {{"m.a", Data('a')}}), IsOk());
+  const auto checkpoint = save->Commit(kNoMetrics);
+  ASSERT_THAT(checkpoint.status(), IsOk());
+  EXPECT_GE(checkpoint->new_bytes(), kChunk) << "what the first stream stored counts";
+  EXPECT_EQ(Restore("r@1").value()["m.a"], Data('a'));
+}
+
+TEST_F(Protocol, WhatIsSentAgainReplaces) {
+  const v1::SaveBegin begin = BeginOf("r", 1);
+  auto save = Begin(begin);
+  ASSERT_THAT(SendTensors(*save, {{"m.a", Data('a')}, {"m.b", Data('b')}}), IsOk());
+  Settle(*save);
+  save.reset();
+  ASSERT_THAT(Save(begin, {{"m.a", Data('c')}, {"m.b", Data('d')}}).status(), IsOk());
+  EXPECT_THAT(Restore("r@1").value(), ElementsAre(std::pair("m.a", Data('c')), std::pair("m.b", Data('d'))));
+}
+
+TEST_F(Protocol, TheSameCommitAgainIsTheSameVersion) {
+  const v1::SaveBegin begin = BeginOf("r", 1);
+  const Tensors tensors = {{"m.a", Data('a', 3)}, {"m.b", "inline"}};
+  const auto first = Save(begin, tensors, {{"acc", 0.5}});
+  ASSERT_THAT(first.status(), IsOk());
+  EXPECT_EQ(Begin(begin)->begun().committed().version(), 1);
+  const auto again = Save(begin, tensors, {{"acc", 0.5}});
+  ASSERT_THAT(again.status(), IsOk());
+  EXPECT_EQ(again->SerializeAsString(), first->SerializeAsString());
+}
+
+TEST_F(Protocol, OneAttemptKeyIsOneSave) {
+  const v1::SaveBegin begin = BeginOf("r", 1);
+  ASSERT_THAT(Save(begin, {{"m.a", Data('a')}}).status(), IsOk());
+  EXPECT_THAT(Save(begin, {{"m.a", Data('b')}}).status(), HasReason("ATTEMPT_REUSED"));
+  EXPECT_THAT(Save(begin, {{"m.a", Data('a')}}, {{"acc", 1}}).status(), HasReason("ATTEMPT_REUSED"));
+  const auto other = SaveStream::Begin(*store_, BeginOf("r", 2, begin.attempt_key()), [](const std::string&, std::uint64_t) {});
+  EXPECT_THAT(other.status(), HasReason("ATTEMPT_REUSED"));
+}
+
+TEST_F(Protocol, ACitationNeedsAPinOrAnAck) {
+  ASSERT_THAT(Save(BeginOf("r", 1), {{"m.a", Data('a')}}).status(), IsOk());
+  const auto save = Begin(BeginOf("r", 2));
+  v1::TensorBatch batch;
+  v1::Tensor& tensor = *batch.add_tensors();
+  tensor.set_path("m.a");
+  tensor.set_component("m");
+  tensor.set_dtype(v1::DTYPE_UINT8);
+  tensor.add_shape(kChunk);
+  ASSERT_THAT(save->AddTensors(batch), IsOk());
+  EXPECT_THAT(save->Cite(DigestOf(Data('a'))), HasReason("CHUNK_NOT_PINNED"));
+}
+
+TEST_F(Protocol, NothingIsSharedBetweenDomains) {
+  ASSERT_THAT(Save(BeginOf("r", 1), {{"m.a", Data('a')}}).status(), IsOk());
+  v1::SaveBegin begin = BeginOf("r", 1);
+  begin.set_domain("other");
+  const auto save = Begin(begin);
+  EXPECT_EQ(save->Have(DigestOf(Data('a'))).value(), "\x01");
+  EXPECT_THAT(Resolve(store_->engine(), "other", "r@1").status(), HasReason("RUN_NOT_FOUND"));
+}
+
+TEST_F(Protocol, ACommitTurnsPinsIntoReferences) {
+  const auto save = Begin(BeginOf("r", 1));
+  ASSERT_THAT(Send(*save, {{"m.a", Data('a', 2)}, {"o.b", Data('b')}}), IsOk());
+  ASSERT_THAT(save->Commit(kNoMetrics).status(), IsOk());
+  EXPECT_THAT(Pins(SessionOf(*save)), IsEmpty());
+  EXPECT_THAT(Rows(keys::ProgressOf(SessionOf(*save))), IsEmpty());
+  const v1::ChunkRow row = ChunkRowOf(Data('b'));
+  const auto reference = Get<v1::ReferenceRow>(keys::Reference(PackIdOf(row), {1, 1}, "o"));
+  std::string only;
+  AddRecord(only, row.ordinal());
+  EXPECT_EQ(reference.records(), only);
+  // The manifest's records and the version fact belong to no component.
+  EXPECT_FALSE(Get<v1::ReferenceRow>(keys::Reference(PackIdOf(row), {1, 1}, "")).records().empty());
+}
+
+TEST_F(Protocol, NothingIsVisibleBeforeCommit) {
+  const auto save = Begin(BeginOf("r", 1));
+  ASSERT_THAT(Send(*save, {{"m.a", Data('a')}}), IsOk());
+  Settle(*save);
+  EXPECT_EQ(ListRuns(store_->engine(), {}).value().runs_size(), 0);
+  EXPECT_THAT(Resolve(store_->engine(), "", "r@1").status(), HasReason("RUN_NOT_FOUND"));
+}
+
+TEST_F(Protocol, RecoverySealsAtTheIndexedLengthAndTouchesNoFile) {
+  ASSERT_THAT(Save(BeginOf("r", 1), {{"m.a", Data('a')}}).status(), IsOk());
+  const PackId pack = PackIdOf(ChunkRowOf(Data('a')));
+  CloseStore();
+  const std::filesystem::path file = options_.dir / "packs" / "default" / (pack.ToHex() + ".pack");
+  const auto whole = std::filesystem::file_size(file);
+  std::ofstream(file, std::ios::app) << "torn tail";
+  OpenStore();
+  EXPECT_EQ(std::filesystem::file_size(file), whole + 9);
+  EXPECT_TRUE(PackRowOf(pack).sealed());
+  EXPECT_EQ(PackRowOf(pack).sealed_length(), whole);
+  ASSERT_THAT(Save(BeginOf("r", 2), {{"m.b", Data('b')}}).status(), IsOk());
+  EXPECT_NE(PackIdOf(ChunkRowOf(Data('b'))), pack);
+  EXPECT_EQ(std::filesystem::file_size(file), whole + 9);
+}
+
+TEST_F(Protocol, APackThatLostBytesIsNotReliedOn) {
+  ASSERT_THAT(Save(BeginOf("r", 1), {{"m.a", Data('a')}}).status(), IsOk());
+  const PackId pack = PackIdOf(ChunkRowOf(Data('a')));
+  CloseStore();
+  std::filesystem::resize_file(options_.dir / "packs" / "default" / (pack.ToHex() + ".pack"), 5000);
+  OpenStore();
+  EXPECT_TRUE(PackRowOf(pack).quarantined());
+  EXPECT_THAT(Restore("r@1").status(), HasReason("DATA_DAMAGED"));
+  // Saving it again heals it.
+  ASSERT_THAT(Save(BeginOf("r", 2), {{"m.a", Data('a')}}).status(), IsOk());
+  EXPECT_EQ(Restore("r@2").value()["m.a"], Data('a'));
+}
+
+TEST_F(Protocol, CommitMarkersAreWrittenAndMissingOnesAtStartUp) {
+  ASSERT_THAT(Save(BeginOf("r", 1), {{"m.a", Data('a')}}).status(), IsOk());
+  ASSERT_THAT(store_->versions().WriteMarkers(), IsOk());
+  EXPECT_THAT(Rows(keys::PendingMarkers()), IsEmpty());
+  v1::CommitFact fact;
+  fact.set_domain("default");
+  fact.set_run_id(1);
+  fact.set_sequence(1);
+  Put(keys::PendingMarker({1, 1}), fact);
+  CloseStore();
+  OpenStore();
+  EXPECT_THAT(Rows(keys::PendingMarkers()), IsEmpty());
+  EXPECT_THAT(Rows(keys::PacksOfVersion({1, 1})), SizeIs(2)) << "the second marker lies in a new pack";
+}
+
+TEST_F(Protocol, ASecondServerIsKeptOff) {
+  const auto second = Store::Open(options_);
+  EXPECT_THAT(second.status(), HasReason("STORE_IN_USE"));
+}
+
+TEST_F(Protocol, TwoSavesOfOneEpochAreTwoVersions) {
+  const auto a = Begin(BeginOf("r", 1));
+  const auto b = Begin(BeginOf("r", 1));
+  ASSERT_THAT(Send(*a, {{"m.a", Data('a')}}), IsOk());
+  ASSERT_THAT(Send(*b, {{"m.a", Data('b')}}), IsOk());
+  EXPECT_EQ(b->Commit(kNoMetrics).value().version(), 1);
+  EXPECT_EQ(a->Commit(kNoMetrics).value().version(), 2);
+  EXPECT_EQ(Restore("r@1#1").value()["m.a"], Data('b'));
+  EXPECT_EQ(Restore("r@1#2").value()["m.a"], Data('a'));
+}
+
+TEST_F(Protocol, EveryDistinctChunkIsStoredOnce) {
+  const auto first = Save(BeginOf("r", 1), {{"m.a", Data('a', 8)}, {"m.b", Data('a', 8)}});
+  ASSERT_THAT(first.status(), IsOk());
+  EXPECT_LT(first->new_bytes(), 9 * kChunk);
+  EXPECT_EQ(first->logical_bytes(), 16 * kChunk);
+  const auto again = Save(BeginOf("r", 2), {{"m.a", Data('a', 8)}, {"m.b", Data('a', 8)}});
+  ASSERT_THAT(again.status(), IsOk());
+  EXPECT_EQ(again->new_bytes(), 0) << "equal states have equal manifests";
+}
+
+}  // namespace
+}  // namespace ckpt::storage
