@@ -17,6 +17,7 @@ find_package(nlohmann_json REQUIRED)
 if(CKPT_BUILD_TESTS)
   find_package(GTest REQUIRED)
   find_package(benchmark REQUIRED)
+  find_package(Python3 3.11 REQUIRED COMPONENTS Interpreter)
   include(GoogleTest)
 endif()
 
@@ -65,4 +66,16 @@ function(ckpt_test name)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
   gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT}
     ENVIRONMENT "TSAN_OPTIONS=ignore_noninstrumented_modules=1")
+endfunction()
+
+# ckpt_python_test(NAME SCRIPT x_test.py LABEL … [TIMEOUT seconds] [ARGS …] [SERIAL]): a test that needs nothing but
+# Python's own library. Exit 77 says that this machine cannot run it.
+function(ckpt_python_test name)
+  cmake_parse_arguments(ARG "SERIAL" "SCRIPT;LABEL;TIMEOUT" "ARGS" ${ARGN})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 120)
+  endif()
+  add_test(NAME ${name} COMMAND Python3::Interpreter -B ${CMAKE_CURRENT_SOURCE_DIR}/${ARG_SCRIPT} ${ARG_ARGS})
+  set_tests_properties(${name} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT} SKIP_RETURN_CODE 77
+    RUN_SERIAL ${ARG_SERIAL})
 endfunction()

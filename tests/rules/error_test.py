@@ -1,0 +1,54 @@
+"""docs/errors.md lists every reason that the code gives an error, with its code, and no other."""
+
+import re
+import unittest
+
+import tracked
+
+DOCUMENT = "docs/errors.md"
+CALL = re.compile(r"\bMakeError\(\s*absl::StatusCode::k(\w+),\s*\"([A-Z][A-Z0-9_]*)\"")
+# Given through a function of the file's own: known by its look. CKPT_… are environment variables.
+LITERAL = re.compile(r"\"(?!CKPT_)([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)\"")
+ROW = re.compile(r"^\| `([A-Z][A-Z0-9_]*)` \| ([A-Z_, ]+) \| [^|]*\w[^|]* \| [^|]*\w[^|]* \|$", re.MULTILINE)
+# Where MakeError is defined, and where an error that came over the wire is made again.
+EXEMPT = re.compile(r"base/status\.(h|cc)|(server|client)/grpc_status\.(h|cc)|.*_test\.cc|tests/.*")
+
+
+def upper(code):
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", code).upper()
+
+
+def given():
+    """{reason: {codes that are given next to it}} of the code."""
+    reasons = {}
+    for path in tracked.files("*.cc", "*.h"):
+        if not EXEMPT.fullmatch(path):
+            text = tracked.read(path)
+            for code, reason in CALL.findall(text):
+                reasons.setdefault(reason, set()).add(upper(code))
+            for reason in LITERAL.findall(text):
+                reasons.setdefault(reason, set())
+    return reasons
+
+
+def documented():
+    return {reason: set(codes.split(", ")) for reason, codes in ROW.findall(tracked.read(DOCUMENT))}
+
+
+class ErrorRules(unittest.TestCase):
+    def test_every_reason_is_documented_with_its_codes(self):
+        self.assertTrue(given())
+        for reason, codes in given().items():
+            self.assertIn(reason, documented(), f"add it to {DOCUMENT}")
+            self.assertLessEqual(codes, documented()[reason], f"{reason}: {DOCUMENT} says another code")
+
+    def test_every_documented_reason_is_given(self):
+        self.assertEqual(sorted(set(documented()) - set(given())), [])
+
+    def test_reasons_stand_in_order_and_once(self):
+        reasons = [reason for reason, _ in ROW.findall(tracked.read(DOCUMENT))]
+        self.assertEqual(reasons, sorted(set(reasons)))
+
+
+if __name__ == "__main__":
+    unittest.main()
