@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/status.h"
 
 namespace ckpt::storage {
 
@@ -22,8 +23,14 @@ enum class Hold {
   kExclusive,  // nobody changes or holds it meanwhile
 };
 
-// One transaction. Not thread-safe; lives while Transact's body runs. Any call may say Aborted (a conflict: the body
-// returns it and is run again).
+// The error by which a body, or a call of its transaction, asks to be run again: Aborted with this reason.
+inline constexpr char kConflict[] = "CONFLICT";
+[[nodiscard]] inline absl::Status Conflict() {
+  return MakeError(absl::StatusCode::kAborted, kConflict, "transactions were in each other's way; try again");
+}
+
+// One transaction. Not thread-safe; lives while Transact's body runs. Any call may say Conflict(): the body returns it
+// and is run again.
 class Transaction {
  public:
   virtual ~Transaction() = default;
@@ -56,9 +63,8 @@ class KvEngine {
     kLazy,  // survives a crash of the process; a later kSync makes it durable as well
   };
 
-  // Runs the body and commits what it wrote, all or nothing. After a conflict (Aborted from a call or at the commit) all
-  // is undone and the body is run again, so it must have no effects of its own; after enough of them Transact gives up
-  // with Aborted. Any other error of the body undoes all and is returned. Locks are taken in the order of the calls:
+  // Runs the body and commits what it wrote, all or nothing. After a Conflict() from the body or at the commit all is undone
+  // and the body is run again, so it must have no effects of its own; after enough of them Transact gives up with it. Any other error of the body undoes all and is returned. Locks are taken in the order of the calls:
   // a body takes its keys in rising order where it can, and deadlocks are conflicts. Reads outside a
   // transaction are Transacts that write nothing: they cost no write.
   // A commit that fails for another reason (disk) calls the engine's failure handler, which does not return.

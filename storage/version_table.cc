@@ -44,7 +44,7 @@ absl::StatusOr<std::map<PackComponent, std::string>> CollectReferences(Transacti
       const auto& row = rows[i - begin];
       if (!row.has_value() || row->quarantined()) return MissingRecord(draft, draft.used[i]);
       CKPT_ASSIGN_OR_RETURN(const PackId pack, PackOfRow(*row));
-      if (!packs.Holds(pack)) return absl::AbortedError("a record moved");  // to a pack pinned since: run again
+      if (!packs.Holds(pack)) return Conflict();  // it moved to a pack pinned since
       CKPT_ASSIGN_OR_RETURN(const bool usable, packs.Usable(pack));
       if (!usable) return MissingRecord(draft, draft.used[i]);
       AddRecord(references[{pack, draft.used[i].component}], row->ordinal());
@@ -163,6 +163,7 @@ absl::StatusOr<v1::Checkpoint> VersionTable::CommittedBy(const v1::SessionRow& s
 
 absl::Status VersionTable::WriteMarkers() {
   constexpr std::size_t kPage = 1000;
+  const MutexLock lock(markers_mutex_);
   while (true) {
     std::map<std::string, std::vector<std::pair<std::string, v1::CommitFact>>> by_domain;
     CKPT_RETURN_IF_ERROR(engine_.Transact(KvEngine::Durability::kLazy, [&](Transaction& txn) -> absl::Status {

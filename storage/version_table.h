@@ -7,6 +7,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/clock.h"
+#include "base/mutex.h"
 #include "ckpt/v1/checkpoint.pb.h"
 #include "ckpt/v1/storage.pb.h"
 #include "storage/chunk_index.h"
@@ -53,6 +54,7 @@ class VersionTable {
   KvEngine& engine_;
   PackStore& packs_;
   const Clock& clock_;
+  Mutex markers_mutex_;  // one at a time writes markers, so that none is written twice
 };
 
 }  // namespace ckpt::storage

@@ -1,0 +1,292 @@
+// How a batch becomes durable:
+//   1. a new pack's row                       PackRegistry::Announce
+//   2. its file, exclusively; its header
+//   3. the records, one after the other       pwritev
+//   4. fdatasync of the file
+//   5. of a new pack: fsync of the domain's folder, and of the root if that is new
+// A file that failed to be written or synced is never written again: what the kernel dropped cannot be known.
+#include "storage/file_pack_store.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <spdlog/spdlog.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "base/random.h"
+#include "base/status.h"
+
+namespace ckpt::storage {
+namespace {
+
+constexpr std::size_t kMaxReadFiles = 128;
+constexpr char kEnding[] = ".pack";
+
+absl::Status SystemError(std::string_view what, const std::filesystem::path& path, int error) {
+  const std::string text = absl::StrCat(absl::string_view(what.data(), what.size()), " ", path.string(), ": ",
+                                        std::system_category().message(error));
+  if (error == ENOSPC || error == EDQUOT)
+    return MakeError(absl::StatusCode::kResourceExhausted, "DISK_FULL",
+                     absl::StrCat(text, "; nothing is lost: make room there and save again"));
+  return MakeError(absl::StatusCode::kInternal, "IO_ERROR", text);
+}
+
+// Writes all of it, whatever each call takes. Changes the vectors.
+int WriteAll(int fd, std::vector<iovec>& parts, std::uint64_t offset) {
+  std::size_t first = 0;
+  while (first < parts.size()) {
+    const auto count = static_cast<int>(std::min<std::size_t>(parts.size() - first, IOV_MAX));
+    const ssize_t written = pwritev(fd, parts.data() + first, count, static_cast<off_t>(offset));
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) return errno;
+    offset += static_cast<std::uint64_t>(written);
+    auto left = static_cast<std::size_t>(written);
+    while (first < parts.size() && left >= parts[first].iov_len) left -= parts[first++].iov_len;
+    if (left != 0) {
+      parts[first].iov_base = static_cast<char*>(parts[first].iov_base) + left;
+      parts[first].iov_len -= left;
+    }
+  }
+  return 0;
+}
+
+absl::Status SyncFolder(const std::filesystem::path& path) {
+  const int fd = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return SystemError("cannot open", path, errno);
+  const int error = fsync(fd) == 0 ? 0 : errno;
+  close(fd);
+  return error == 0 ? absl::OkStatus() : SystemError("cannot sync", path, error);
+}
+
+iovec PartOf(Bytes bytes) { return {const_cast<std::byte*>(bytes.data()), bytes.size()}; }
+
+}  // namespace
+
+FilePackStore::ReadFile::~ReadFile() { close(fd); }
+
+absl::StatusOr<std::unique_ptr<FilePackStore>> FilePackStore::Open(FilePackStoreOptions options,
+                                                                   PackRegistry& registry) {
+  std::error_code error;
+  std::filesystem::create_directories(options.root, error);
+  if (error) return SystemError("cannot make", options.root, error.value());
+  return std::unique_ptr<FilePackStore>(new FilePackStore(std::move(options), registry));
+}
+
+FilePackStore::~FilePackStore() {
+  while (true) {
+    OpenPack* pack = nullptr;
+    {
+      const MutexLock lock(mutex_);
+      if (open_.empty()) return;
+      pack = open_.front().get();
+      CKPT_CHECK(!pack->busy);
+    }
+    Seal(pack);
+  }
+}
+
+std::filesystem::path FilePackStore::PathOf(std::string_view domain, const PackId& pack) const {
+  CKPT_CHECK(!domain.empty() && domain[0] != '.' && domain.find('/') == domain.npos);
+  return options_.root / domain / (pack.ToHex() + kEnding);
+}
+
+// A pack to append to, busy: the preferred one, another that is free, a new one, or after a wait.
+absl::StatusOr<FilePackStore::OpenPack*> FilePackStore::Borrow(std::string_view domain, const PackId* prefer) {
+  OpenPack* fresh = nullptr;
+  {
+    const MutexLock lock(mutex_);
+    while (true) {
+      OpenPack* found = nullptr;
+      std::size_t count = 0;
+      for (const auto& pack : open_) {
+        if (pack->domain != domain) continue;
+        ++count;
+        if (!pack->busy && (found == nullptr || (prefer != nullptr && pack->id == *prefer))) found = pack.get();
+      }
+      if (found != nullptr) {
+        found->busy = true;
+        return found;
+      }
+      if (count < options_.max_open_packs) break;
+      released_.Wait(mutex_);
+    }
+    open_.push_back(std::make_unique<OpenPack>());
+    fresh = open_.back().get();
+    fresh->id = *PackId::From(RandomBytes(PackId::kSize));
+    fresh->domain = std::string(domain);
+  }
+  const absl::Status status = Create(*fresh);
+  if (status.ok()) return fresh;
+  Seal(fresh);
+  return status;
+}
+
+absl::Status FilePackStore::Create(OpenPack& pack) {
+  CKPT_RETURN_IF_ERROR(registry_.Announce(pack.id, pack.domain));
+  const std::filesystem::path path = PathOf(pack.domain, pack.id);
+  std::error_code error;
+  const bool new_domain = std::filesystem::create_directory(path.parent_path(), error);
+  if (error) return SystemError("cannot make", path.parent_path(), error.value());
+  pack.fd = open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+  if (pack.fd < 0) return SystemError("cannot make", path, errno);
+  std::array<std::byte, kPackHeaderSize> header;
+  EncodePackHeader(pack.id.view(), pack.domain, header);
+  std::vector<iovec> parts = {PartOf(header)};
+  if (const int failed = WriteAll(pack.fd, parts, 0); failed != 0) return SystemError("cannot write", path, failed);
+  pack.size_bytes = kPackHeaderSize;
+  CKPT_RETURN_IF_ERROR(SyncFolder(path.parent_path()));
+  return new_domain ? SyncFolder(options_.root) : absl::OkStatus();
+}
+
+absl::StatusOr<WrittenBatch> FilePackStore::Append(OpenPack& pack, std::span<const Record> records) {
+  WrittenBatch out;
+  out.pack = pack.id;
+  std::vector<std::array<std::byte, kRecordHeaderSize>> headers(records.size());
+  std::vector<iovec> parts;
+  std::uint64_t end = pack.size_bytes;
+  for (std::size_t i = 0; i < records.size(); ++i) {
+    std::uint64_t length = 0;
+    for (const Bytes piece : records[i].pieces) length += piece.size();
+    CKPT_CHECK(length <= kMaxRecordPayload);
+    const auto ordinal = pack.records + static_cast<std::uint32_t>(i);
+    const auto stored_length = static_cast<std::uint32_t>(length);
+    EncodeRecordHeader(records[i], stored_length, ordinal, headers[i]);
+    parts.push_back(PartOf(headers[i]));
+    for (const Bytes piece : records[i].pieces)
+      if (!piece.empty()) parts.push_back(PartOf(piece));
+    out.locations.push_back({pack.id, end, ordinal, stored_length});
+    end += kRecordHeaderSize + length;
+  }
+  int failed = WriteAll(pack.fd, parts, pack.size_bytes);
+  if (failed == 0 && fdatasync(pack.fd) != 0) failed = errno;
+  if (failed != 0) return SystemError("cannot write", PathOf(pack.domain, pack.id), failed);
+  pack.size_bytes = out.end = end;
+  pack.records += static_cast<std::uint32_t>(records.size());
+  return out;
+}
+
+absl::StatusOr<WrittenBatch> FilePackStore::Write(std::string_view domain, std::span<const Record> records,
+                                                  const PackId* prefer) {
+  CKPT_ASSIGN_OR_RETURN(OpenPack* const pack, Borrow(domain, prefer));
+  absl::StatusOr<WrittenBatch> written = Append(*pack, records);
+  if (!written.ok()) Seal(pack);
+  return written;
+}
+
+void FilePackStore::Release(const PackId& id, bool indexed) {
+  OpenPack* pack = nullptr;
+  {
+    const MutexLock lock(mutex_);
+    const auto it = std::find_if(open_.begin(), open_.end(), [&](const auto& p) { return p->id == id; });
+    CKPT_CHECK(it != open_.end() && (*it)->busy);
+    pack = it->get();
+    if (indexed && pack->size_bytes < options_.target_size_bytes) {
+      pack->busy = false;
+      pack->last_used = options_.clock->Uptime();
+      released_.NotifyAll();
+      return;
+    }
+  }
+  Seal(pack);
+}
+
+// Closes a pack that nobody else uses, for ever.
+void FilePackStore::Seal(OpenPack* pack) {
+  // Its row may say "open" for longer: the next start seals it then.
+  if (const absl::Status status = registry_.Sealed(pack->id); !status.ok())
+    spdlog::warn("pack {} is not marked as sealed: {}", pack->id.ToHex(), status.ToString());
+  if (pack->fd >= 0) close(pack->fd);
+  const MutexLock lock(mutex_);
+  open_.remove_if([&](const auto& p) { return p.get() == pack; });
+  released_.NotifyAll();
+}
+
+void FilePackStore::SealIdle() {
+  while (true) {
+    OpenPack* idle = nullptr;
+    {
+      const MutexLock lock(mutex_);
+      const auto before = options_.clock->Uptime() - options_.seal_idle_after;
+      for (const auto& pack : open_)
+        if (!pack->busy && pack->last_used <= before) idle = pack.get();
+      if (idle == nullptr) return;
+      idle->busy = true;
+    }
+    Seal(idle);
+  }
+}
+
+absl::StatusOr<std::shared_ptr<FilePackStore::ReadFile>> FilePackStore::FileOf(std::string_view domain,
+                                                                               const PackId& pack) const {
+  const MutexLock lock(mutex_);
+  const auto it = std::find_if(files_.begin(), files_.end(), [&](const auto& f) { return f.first == pack; });
+  if (it != files_.end()) {
+    files_.splice(files_.end(), files_, it);
+    return it->second;
+  }
+  const std::filesystem::path path = PathOf(domain, pack);
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0 && errno == ENOENT)
+    return MakeError(absl::StatusCode::kNotFound, "PACK_MISSING", absl::StrCat("there is no pack ", path.string()));
+  if (fd < 0) return SystemError("cannot open", path, errno);
+  files_.emplace_back(pack, std::make_shared<ReadFile>(fd));
+  if (files_.size() > kMaxReadFiles) files_.pop_front();
+  return files_.back().second;
+}
+
+absl::Status FilePackStore::Read(std::string_view domain, const PackId& pack, std::uint64_t offset,
+                                 std::span<std::byte> buffer) const {
+  CKPT_ASSIGN_OR_RETURN(const std::shared_ptr<ReadFile> file, FileOf(domain, pack));
+  while (!buffer.empty()) {
+    const ssize_t got = pread(file->fd, buffer.data(), buffer.size(), static_cast<off_t>(offset));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0)
+      return MakeError(absl::StatusCode::kDataLoss, "IO_ERROR",
+                       absl::StrCat("cannot read ", PathOf(domain, pack).string(), " at ", offset, ": ",
+                                    std::system_category().message(errno)));
+    if (got == 0)
+      return MakeError(absl::StatusCode::kOutOfRange, "PACK_DAMAGED",
+                       absl::StrCat(PathOf(domain, pack).string(), " ends before ", offset + buffer.size()));
+    buffer = buffer.subspan(static_cast<std::size_t>(got));
+    offset += static_cast<std::uint64_t>(got);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status FilePackStore::Delete(std::string_view domain, const PackId& pack) {
+  const MutexLock lock(mutex_);
+  CKPT_CHECK(std::none_of(open_.begin(), open_.end(), [&](const auto& p) { return p->id == pack; }));
+  files_.remove_if([&](const auto& f) { return f.first == pack; });
+  const std::filesystem::path path = PathOf(domain, pack);
+  if (unlink(path.c_str()) != 0 && errno != ENOENT) return SystemError("cannot delete", path, errno);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<PackStore::Listed>> FilePackStore::List() const {
+  std::vector<Listed> out;
+  std::error_code error;
+  for (const auto& domain : std::filesystem::directory_iterator(options_.root, error)) {
+    if (!domain.is_directory()) continue;
+    for (const auto& file : std::filesystem::directory_iterator(domain.path(), error)) {
+      const std::string name = file.path().filename().string();
+      if (!absl::EndsWith(name, kEnding) || name.size() != 2 * PackId::kSize + sizeof(kEnding) - 1) continue;
+      const auto id = PackId::From(absl::HexStringToBytes(name.substr(0, 2 * PackId::kSize)));
+      if (!id.has_value() || id->ToHex() + kEnding != name) continue;
+      out.push_back({domain.path().filename().string(), *id, file.file_size(error)});
+    }
+    if (error) break;
+  }
+  if (error) return SystemError("cannot list", options_.root, error.value());
+  return out;
+}
+
+}  // namespace ckpt::storage

@@ -1,0 +1,37 @@
+// The catalog's engine on RocksDB: pessimistic transactions, so that a conflict waits or is seen, never slips through.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "storage/kv_engine.h"
+
+namespace ckpt::storage {
+
+struct RocksDbOptions {
+  // Called with what failed when a commit fails for another reason than a conflict; must not return. RocksDB 7.8 aborts or
+  // stays read-only after such an error, while what is on disk is whole: the default says so and ends the process at once,
+  // without closing the database. A restart recovers.
+  std::function<void(const absl::Status&)> on_fatal;
+};
+
+class RocksDbEngine final : public KvEngine {
+ public:
+  // Opens the database in the folder, making it if it is not there. Errors: FailedPrecondition STORE_IN_USE, DataLoss
+  // CATALOG_DAMAGED, ResourceExhausted DISK_FULL, Internal.
+  static absl::StatusOr<std::unique_ptr<RocksDbEngine>> Open(const std::filesystem::path& dir, RocksDbOptions options);
+  ~RocksDbEngine() override;
+
+  absl::Status Transact(Durability durability, const std::function<absl::Status(Transaction&)>& body) override;
+  absl::Status Flush() override;
+
+ private:
+  struct Impl;
+  explicit RocksDbEngine(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace ckpt::storage
