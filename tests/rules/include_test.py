@@ -39,7 +39,7 @@ def violations(path, text):
     if layer is None:
         return []
     allowed = LAYERS[layer] + (re.escape(layer) + r"/.*",)
-    if re.search(r"_(test|bench)\.(cc|h)$|/testing/", path):
+    if re.search(r"_(test|bench|fixture)\.(cc|h)$|/testing/", path):
         allowed += TESTS
     return [name for bracket, name in INCLUDE.findall(text)
             if not any(re.fullmatch(pattern, name) for pattern in allowed)
