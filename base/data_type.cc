@@ -88,6 +88,30 @@ absl::StatusOr<std::uint64_t> SizeBytes(const v1::Tensor& tensor) {
   return size;
 }
 
+absl::StatusOr<std::uint64_t> ViewExtentBytes(const v1::Tensor& view) {
+  CKPT_ASSIGN_OR_RETURN(const std::uint64_t size, SizeBytes(view));
+  const auto bad = [&](std::string_view what) {
+    return MakeError(absl::StatusCode::kInvalidArgument, "BAD_TENSOR",
+                     absl::StrCat("tensor ", view.path(), ": ", absl::string_view(what.data(), what.size())));
+  };
+  if (view.strides_size() != 0 && view.strides_size() != view.shape_size())
+    return bad("it has not as many strides as dimensions");
+  if (size == 0 || view.strides_size() == 0) return size;
+  std::uint64_t last = 0;  // where the last element is, counted in elements
+  for (int d = 0; d < view.shape_size(); ++d) {
+    std::uint64_t reach = 0;
+    if (view.strides(d) < 0 ||
+        __builtin_mul_overflow(view.shape(d) - 1, static_cast<std::uint64_t>(view.strides(d)), &reach) ||
+        __builtin_add_overflow(last, reach, &last))
+      return bad("its strides are negative or too large");
+  }
+  std::uint64_t extent = 0;
+  if (__builtin_add_overflow(last, 1, &extent) || __builtin_mul_overflow(extent, ElementSize(view.dtype()), &extent) ||
+      extent > std::numeric_limits<std::int64_t>::max())
+    return bad("its strides are too large");
+  return extent;
+}
+
 bool IsRowMajor(const v1::Tensor& tensor) {
   if (tensor.strides().empty()) return true;
   const auto order = DenseOrder(tensor);

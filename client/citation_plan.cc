@@ -1,0 +1,112 @@
+#include "client/citation_plan.h"
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+
+#include "base/status.h"
+
+namespace ckpt::client {
+namespace {
+
+constexpr std::size_t kProbes = 8;
+// How many chunks are read before their memory is released.
+constexpr std::uint64_t kReleaseEvery = 16;
+
+// Zeros, and other elements repeated, are stored by everybody: that the server has them tells nothing.
+bool IsFill(Bytes bytes) {
+  constexpr std::size_t kPeriod = 16;  // that of every element type
+  return bytes.size() <= kPeriod || std::memcmp(bytes.data(), bytes.data() + kPeriod, bytes.size() - kPeriod) == 0;
+}
+
+class Planner {
+ public:
+  Planner(SaveChunks& chunks, const ChunkMemory& memory, const AckedChunks& acked, const AskServer& ask)
+      : chunks_(chunks), memory_(memory), acked_(acked), ask_(ask), cite_(chunks.layout().chunk_count()) {}
+
+  absl::StatusOr<std::vector<bool>> Plan(bool probe) {
+    for (std::uint64_t tensor = 0; tensor < chunks_.layout().tensor_count(); ++tensor) Compare(tensor);
+    CKPT_RETURN_IF_ERROR(Ask(candidates_).status());
+    if (probe) CKPT_RETURN_IF_ERROR(Probe());
+    return std::move(cite_);
+  }
+
+ private:
+  // Sorts a tensor's chunks into those that may be cited, are to be asked about, are unknown, or changed.
+  void Compare(std::uint64_t tensor) {
+    const std::uint64_t first = chunks_.layout().first(tensor);
+    const std::uint64_t end = first + chunks_.layout().chunk_count(tensor);
+    if (first == end) return;
+    const auto remembered = memory_.Find(chunks_.tensors().meta(tensor).path());
+    if (remembered == nullptr && acked_.empty()) {
+      for (std::uint64_t chunk = first; chunk < end; ++chunk) (chunks_.has_digest(chunk) ? candidates_ : unknown_).push_back(chunk);
+      return;
+    }
+    std::uint64_t unreleased = first;
+    for (std::uint64_t chunk = first; chunk < end; ++chunk) {
+      const std::uint64_t index = chunk - first;
+      if (const auto acked = acked_.find({tensor, index});
+          acked != acked_.end() && acked->second.fingerprint == chunks_.fingerprint(chunk)) {
+        chunks_.SetDigest(chunk, acked->second.digest);
+        cite_[chunk] = true;
+      } else if (chunks_.has_digest(chunk)) {
+        candidates_.push_back(chunk);
+      } else if (remembered == nullptr) {
+        unknown_.push_back(chunk);
+      } else if (index < remembered->size() && (*remembered)[index].fingerprint == chunks_.fingerprint(chunk)) {
+        chunks_.SetDigest(chunk, (*remembered)[index].digest);
+        candidates_.push_back(chunk);
+      }
+      if (chunk + 1 == end || chunk + 1 - unreleased == kReleaseEvery) {
+        chunks_.ReleaseChunks(unreleased, chunk + 1);
+        unreleased = chunk + 1;
+      }
+    }
+  }
+
+  // Asks about chunks whose digests are known and notes which may be cited. Returns how many.
+  absl::StatusOr<std::size_t> Ask(std::span<const std::uint64_t> asked) {
+    if (asked.empty()) return 0;
+    std::vector<Digest> digests;
+    digests.reserve(asked.size());
+    for (const std::uint64_t chunk : asked) digests.push_back(chunks_.digest(chunk));
+    CKPT_ASSIGN_OR_RETURN(const std::vector<bool> has, ask_(digests));
+    for (std::size_t i = 0; i < asked.size(); ++i)
+      if (has[i]) cite_[asked[i]] = true;
+    return static_cast<std::size_t>(std::count(has.begin(), has.end(), true));
+  }
+
+  absl::Status Probe() {
+    std::vector<std::uint64_t> probes;
+    const std::size_t step = std::max<std::size_t>(1, unknown_.size() / kProbes);
+    for (std::size_t i = step / 2; i < unknown_.size() && probes.size() < kProbes; i += step) {
+      if (IsFill(chunks_.bytes(unknown_[i]))) continue;
+      chunks_.ComputeDigest(unknown_[i]);
+      probes.push_back(unknown_[i]);
+    }
+    CKPT_ASSIGN_OR_RETURN(const std::size_t found, Ask(probes));
+    if (found == 0) return absl::OkStatus();
+    for (const std::uint64_t chunk : unknown_) {
+      chunks_.ComputeDigest(chunk);
+      chunks_.ReleaseChunks(chunk, chunk + 1);
+    }
+    return Ask(unknown_).status();
+  }
+
+  SaveChunks& chunks_;
+  const ChunkMemory& memory_;
+  const AckedChunks& acked_;
+  const AskServer& ask_;
+  std::vector<bool> cite_;
+  std::vector<std::uint64_t> candidates_;
+  std::vector<std::uint64_t> unknown_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::vector<bool>> PlanCitations(SaveChunks& chunks, const ChunkMemory& memory, const AckedChunks& acked,
+                                                bool probe, const AskServer& ask) {
+  return Planner(chunks, memory, acked, ask).Plan(probe);
+}
+
+}  // namespace ckpt::client

@@ -1,0 +1,116 @@
+#include "ckpt/client.h"
+
+#include <grpcpp/client_context.h>
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status.h"
+#include "client/connection.h"
+#include "client/grpc_status.h"
+#include "client/restore.h"
+#include "client/retry.h"
+#include "client/save.h"
+
+namespace ckpt {
+namespace client {
+namespace {
+
+// How long a read may take before it is tried again.
+constexpr std::chrono::seconds kReadDeadline{10};
+
+class ConnectedClient final : public Client {
+ public:
+  explicit ConnectedClient(std::shared_ptr<Connection> connection) : connection_(std::move(connection)) {}
+
+  absl::StatusOr<std::unique_ptr<Save>> BeginSave(SaveOptions options) override {
+    return SaveJob::Begin(connection_, std::move(options), {});
+  }
+
+  absl::StatusOr<SaveResult> SaveState(SaveOptions options, const State& state) override {
+    CKPT_ASSIGN_OR_RETURN(const auto save, SaveJob::Begin(connection_, std::move(options), state.release));
+    for (const Tensor& tensor : state.tensors) CKPT_RETURN_IF_ERROR(save->AddTensor(tensor).status());
+    return save->Commit(state.nodes, {});
+  }
+
+  absl::Status Remember(std::string_view reference) override {
+    RestoreOptions options;
+    options.reference = std::string(reference);
+    return RestoreJob::Open(connection_, std::move(options)).status();
+  }
+
+  absl::StatusOr<std::unique_ptr<Restore>> OpenRestore(RestoreOptions options) override {
+    return RestoreJob::Open(connection_, std::move(options));
+  }
+
+  absl::StatusOr<v1::Checkpoint> GetCheckpoint(std::string_view reference) override {
+    v1::GetCheckpointRequest request;
+    request.set_reference(std::string(reference));
+    CKPT_ASSIGN_OR_RETURN(auto response, Call<v1::GetCheckpointResponse>(&Stub::GetCheckpoint, std::move(request)));
+    return std::move(*response.mutable_checkpoint());
+  }
+
+  absl::StatusOr<v1::Run> GetRun(std::string_view run) override {
+    v1::GetRunRequest request;
+    request.set_run(std::string(run));
+    CKPT_ASSIGN_OR_RETURN(auto response, Call<v1::GetRunResponse>(&Stub::GetRun, std::move(request)));
+    return std::move(*response.mutable_run());
+  }
+
+  absl::StatusOr<Page<v1::Run>> ListRuns(std::string_view page, std::uint32_t page_size) override {
+    v1::ListRunsRequest request;
+    request.set_page_token(std::string(page));
+    request.set_page_size(page_size);
+    CKPT_ASSIGN_OR_RETURN(auto response, Call<v1::ListRunsResponse>(&Stub::ListRuns, std::move(request)));
+    return MakePage(*response.mutable_runs(), *response.mutable_next_page_token());
+  }
+
+  absl::StatusOr<Page<v1::Checkpoint>> ListCheckpoints(std::string_view run, std::string_view page,
+                                                       std::uint32_t page_size) override {
+    v1::ListCheckpointsRequest request;
+    request.set_run(std::string(run));
+    request.set_page_token(std::string(page));
+    request.set_page_size(page_size);
+    CKPT_ASSIGN_OR_RETURN(auto response, Call<v1::ListCheckpointsResponse>(&Stub::ListCheckpoints, std::move(request)));
+    return MakePage(*response.mutable_checkpoints(), *response.mutable_next_page_token());
+  }
+
+ private:
+  using Stub = v1::CheckpointService::StubInterface;
+
+  template <typename T>
+  static Page<T> MakePage(google::protobuf::RepeatedPtrField<T>& items, std::string& next) {
+    Page<T> page;
+    page.items.assign(std::make_move_iterator(items.begin()), std::make_move_iterator(items.end()));
+    page.next = std::move(next);
+    return page;
+  }
+
+  // Makes a read, again and again while the server cannot be reached.
+  template <typename Response, typename Method, typename Request>
+  absl::StatusOr<Response> Call(Method method, Request request) {
+    request.set_domain(connection_->options.domain);
+    Backoff backoff(connection_->options.retry_for, Backoff::Clock::now());
+    Response response;
+    CKPT_RETURN_IF_ERROR(Retry(backoff, connection_->options.address, [&] {
+      grpc::ClientContext context;
+      context.set_deadline(std::chrono::system_clock::now() + kReadDeadline);
+      return FromGrpc((connection_->stub.get()->*method)(&context, request, &response), context);
+    }));
+    return response;
+  }
+
+  const std::shared_ptr<Connection> connection_;  // shared with its open saves and restores
+};
+
+}  // namespace
+}  // namespace client
+
+absl::StatusOr<std::unique_ptr<Client>> Client::Connect(ConnectOptions options) {
+  CKPT_ASSIGN_OR_RETURN(auto connection, client::Connection::Open(std::move(options)));
+  return std::make_unique<client::ConnectedClient>(std::move(connection));
+}
+
+}  // namespace ckpt

@@ -1,0 +1,66 @@
+// Restore over as many streams as it takes.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "ckpt/client.h"
+#include "client/connection.h"
+#include "client/manifest.h"
+#include "client/restore_stream.h"
+#include "client/retry.h"
+
+namespace ckpt::client {
+
+// The server is asked for the whole description, and the selection is made here: a tensor that stands in the tree under
+// two names belongs to both, and the server knows only the first. Payload is asked for chunk by chunk, so that after a
+// cut connection only what is missing comes again.
+class RestoreJob final : public Restore {
+ public:
+  // The connection is shared with the client, which may be destroyed first.
+  static absl::StatusOr<std::unique_ptr<Restore>> Open(std::shared_ptr<Connection> connection, RestoreOptions options);
+
+  [[nodiscard]] const v1::Checkpoint& checkpoint() const override { return manifest_.checkpoint; }
+  [[nodiscard]] const std::vector<v1::StateNode>& nodes() const override { return manifest_.nodes; }
+  [[nodiscard]] const std::vector<v1::Tensor>& tensors() const override { return manifest_.tensors; }
+  [[nodiscard]] bool selected(std::uint64_t tensor) const override { return selected_[tensor]; }
+  absl::Status Read(TensorSink& sink) override;
+  absl::Status ReadInto(std::span<void* const> buffers) override;
+
+ private:
+  RestoreJob(std::shared_ptr<Connection> connection, RestoreOptions options);
+
+  // The state of one Read.
+  struct Reading {
+    TensorSink& sink;
+    std::vector<bool> missing;  // by ordinal
+    std::uint64_t missing_chunks = 0;
+    std::uint64_t next_wanted = 0;  // the first ordinal that this stream was not asked for
+    std::uint64_t done_bytes = 0;
+    std::uint64_t total_bytes = 0;
+    absl::Status sink_status;
+    Backoff backoff;
+  };
+
+  absl::Status OpenFirst();
+  absl::Status Reopen();
+  absl::Status Select();
+  void Remember();
+  absl::Status ReadTensors(const std::vector<bool>& wanted, TensorSink& sink);
+  absl::Status Fetch(Reading& reading);
+  v1::Want NextWant(Reading& reading) const;
+  absl::Status TakeChunk(const ChunkPieces& chunk, Reading& reading);
+  absl::Status Give(std::uint64_t tensor, std::uint64_t offset_bytes, std::span<const Bytes> pieces, Reading& reading);
+
+  const std::shared_ptr<Connection> connection_;  // shared: see Open
+  const RestoreOptions options_;
+  Manifest manifest_;
+  std::vector<bool> selected_;
+  std::unique_ptr<RestoreStream> stream_;  // open, and nothing was asked of it yet
+};
+
+}  // namespace ckpt::client

@@ -1,0 +1,39 @@
+#include "client/retry.h"
+
+#include <algorithm>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "base/status.h"
+
+namespace ckpt::client {
+
+std::optional<Backoff::Millis> Backoff::Next(Clock::time_point now) {
+  const auto left = std::chrono::duration_cast<Millis>(last_progress_ + retry_for_ - now);
+  if (left <= Millis::zero()) return std::nullopt;
+  // Between half of the ceiling and all of it, so that clients that lost one server do not come back in step.
+  const auto half = ceiling_.count() / 2;
+  const Millis wait(half + std::uniform_int_distribution<Millis::rep>(0, half)(random_));
+  ceiling_ = std::min(ceiling_ * 2, kMax);
+  return std::min(wait, left);
+}
+
+bool Backoff::Wait() {
+  const auto wait = Next(Clock::now());
+  if (wait.has_value()) std::this_thread::sleep_for(*wait);
+  return wait.has_value();
+}
+
+absl::Status Retry(Backoff& backoff, std::string_view address, const std::function<absl::Status()>& call) {
+  for (;;) {
+    absl::Status status = call();
+    if (!absl::IsUnavailable(status)) return status;
+    if (backoff.Wait()) continue;
+    if (ReasonOf(status) != "SERVER_UNREACHABLE") return status;  // it is there, and says what is wrong
+    return MakeError(absl::StatusCode::kUnavailable, "SERVER_UNREACHABLE",
+                     absl::StrCat("cannot reach a ckptd at ", absl::string_view(address.data(), address.size()),
+                                  "; is it running there? (", status.message(), ")"));
+  }
+}
+
+}  // namespace ckpt::client

@@ -1,0 +1,47 @@
+// When to try again.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <optional>
+#include <random>
+#include <string_view>
+
+#include "absl/status/status.h"
+
+namespace ckpt::client {
+
+// Exponential back-off with jitter, until there has been no progress for a given time. Not thread-safe.
+class Backoff {
+ public:
+  using Clock = std::chrono::steady_clock;
+  using Millis = std::chrono::milliseconds;
+
+  Backoff(Millis retry_for, Clock::time_point now) : retry_for_(retry_for), last_progress_(now) {}
+
+  // The call got further than ever before: start anew.
+  void Progress(Clock::time_point now) {
+    last_progress_ = now;
+    ceiling_ = kFirst;
+  }
+
+  // How long to wait before the next attempt; nullopt when it is time to give up.
+  std::optional<Millis> Next(Clock::time_point now);
+
+  // Next, and waits. False when it is time to give up.
+  bool Wait();
+
+ private:
+  static constexpr Millis kFirst{50};
+  static constexpr Millis kMax{2000};
+
+  const Millis retry_for_;
+  Clock::time_point last_progress_;
+  Millis ceiling_ = kFirst;
+  std::minstd_rand random_{std::random_device{}()};
+};
+
+// Makes a call of the server at `address`, again and again while it fails with Unavailable, until the back-off gives up.
+absl::Status Retry(Backoff& backoff, std::string_view address, const std::function<absl::Status()>& call);
+
+}  // namespace ckpt::client
