@@ -43,14 +43,14 @@ struct ConnectOptions {
 };
 
 struct SaveOptions {
-  std::string run;
+  std::string run = {};
   std::int64_t epoch = 0;
-  std::optional<std::int64_t> step;
-  std::vector<std::pair<std::string, double>> metrics;
-  std::vector<std::pair<std::string, std::string>> labels;
+  std::optional<std::int64_t> step = {};
+  std::vector<std::pair<std::string, double>> metrics = {};
+  std::vector<std::pair<std::string, std::string>> labels = {};
 
   // Called from the saving thread with the bytes dealt with so far and the bytes of all tensors.
-  std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)> progress;
+  std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)> progress = {};
 };
 
 // What a save came to.
@@ -79,16 +79,16 @@ class Save {
 
 struct RestoreOptions {
   // RUN@EPOCH, RUN@EPOCH#VERSION, RUN:latest, RUN:TAG, RUN:best, RUN:best:METRIC, RUN:best:METRIC:min or :max.
-  std::string reference;
+  std::string reference = {};
 
   // Top-level keys to restore; empty: all.
-  std::vector<std::string> components;
+  std::vector<std::string> components = {};
 
   // Globs over the paths of leaves; empty: all.
-  std::vector<std::string> include;
+  std::vector<std::string> include = {};
 
   // Called from the reading thread.
-  std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)> progress;
+  std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)> progress = {};
 };
 
 // Where restored bytes go.
