@@ -16,7 +16,7 @@ BASE = (r"base/.*", *ABSL, *PROTO)
 # longest folder that fits counts.
 LAYERS = {
     "base": (*ABSL, *PROTO, r"openssl/.*", r"xxhash\.h", r"spdlog/.*"),
-    "storage": (*BASE, r"rocksdb/.*", r"spdlog/.*"),
+    "storage": (*BASE, r"rocksdb/.*", r"spdlog/.*", r"zlib\.h"),
     "server": (*BASE, *GRPC, r"storage/.*", r"spdlog/.*", r"CLI/.*", r"jemalloc/.*"),
     "client": (*BASE, *GRPC, *PUBLIC),
     "client/include": (*ABSL, *PUBLIC, *API_PROTO),
