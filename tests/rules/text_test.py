@@ -8,9 +8,9 @@ import tracked
 MAX_LINES = 600
 SOURCES = ("*.cc", "*.h", "*.py", "*.proto", "*.sh", "*.cmake", "*CMakeLists.txt", "dev")
 
-# Unfinished work. In code, the last word is gRPC's.
+# Unfinished work. gRPC has a use of its own for the last word.
 UNFINISHED = re.compile(r"\b(TO" r"DO|FIX" r"ME|X" r"XX|HA" r"CK|place" r"holder|not (yet )?imple" r"mented)\b|"
-                        r"(//|#|\"\"\").*\bst" r"ub\b", re.IGNORECASE)
+                        r"\b(a|just|only) st" r"ub\b|\bst" r"ubbed\b", re.IGNORECASE)
 # Places that only one machine has, and where packages come from.
 PLACES = re.compile(r"(?<![\w.}])/(wo" r"rk|fa" r"rm)/|/tmp/(w" r"t|stu" r"dio)\b|\.lib" r"rary\b|"
                     r"\b(deb\.debian|py" r"pi|docker|registry\.npmjs)\.(org|io)\b", re.IGNORECASE)
@@ -39,7 +39,7 @@ class TextRules(unittest.TestCase):
         self.assertEqual([path for path in tracked.files() if VAGUE.search(path)], [])
 
     def test_catches_the_words(self):
-        for line in ("// TO" "DO: later", "// fix" "me", "return 0;  // st" "ub", "throw not imple" "mented"):
+        for line in ("// TO" "DO: later", "// fix" "me", "return 0;  // just a st" "ub", "throw not imple" "mented"):
             self.assertTrue(UNFINISHED.search(line), line)
         for line in ("auto stub = v1::CheckpointService::NewStub(channel);", "stub_->Save(&context)", "// stubborn"):
             self.assertFalse(UNFINISHED.search(line), line)
