@@ -48,14 +48,14 @@ class ConnectedClient final : public Client {
   absl::StatusOr<v1::Checkpoint> GetCheckpoint(std::string_view reference) override {
     v1::GetCheckpointRequest request;
     request.set_reference(std::string(reference));
-    CKPT_ASSIGN_OR_RETURN(auto response, Call<v1::GetCheckpointResponse>(&Stub::GetCheckpoint, std::move(request)));
+    CKPT_ASSIGN_OR_RETURN(auto response, Call<v1::GetCheckpointResponse>(&Service::GetCheckpoint, std::move(request)));
     return std::move(*response.mutable_checkpoint());
   }
 
   absl::StatusOr<v1::Run> GetRun(std::string_view run) override {
     v1::GetRunRequest request;
     request.set_run(std::string(run));
-    CKPT_ASSIGN_OR_RETURN(auto response, Call<v1::GetRunResponse>(&Stub::GetRun, std::move(request)));
+    CKPT_ASSIGN_OR_RETURN(auto response, Call<v1::GetRunResponse>(&Service::GetRun, std::move(request)));
     return std::move(*response.mutable_run());
   }
 
@@ -63,7 +63,7 @@ class ConnectedClient final : public Client {
     v1::ListRunsRequest request;
     request.set_page_token(std::string(page));
     request.set_page_size(page_size);
-    CKPT_ASSIGN_OR_RETURN(auto response, Call<v1::ListRunsResponse>(&Stub::ListRuns, std::move(request)));
+    CKPT_ASSIGN_OR_RETURN(auto response, Call<v1::ListRunsResponse>(&Service::ListRuns, std::move(request)));
     return MakePage(*response.mutable_runs(), *response.mutable_next_page_token());
   }
 
@@ -73,12 +73,12 @@ class ConnectedClient final : public Client {
     request.set_run(std::string(run));
     request.set_page_token(std::string(page));
     request.set_page_size(page_size);
-    CKPT_ASSIGN_OR_RETURN(auto response, Call<v1::ListCheckpointsResponse>(&Stub::ListCheckpoints, std::move(request)));
+    CKPT_ASSIGN_OR_RETURN(auto response, Call<v1::ListCheckpointsResponse>(&Service::ListCheckpoints, std::move(request)));
     return MakePage(*response.mutable_checkpoints(), *response.mutable_next_page_token());
   }
 
  private:
-  using Stub = v1::CheckpointService::StubInterface;
+  using Service = v1::CheckpointService::StubInterface;
 
   template <typename T>
   static Page<T> MakePage(google::protobuf::RepeatedPtrField<T>& items, std::string& next) {
@@ -97,7 +97,7 @@ class ConnectedClient final : public Client {
     CKPT_RETURN_IF_ERROR(Retry(backoff, connection_->options.address, [&] {
       grpc::ClientContext context;
       context.set_deadline(std::chrono::system_clock::now() + kReadDeadline);
-      return FromGrpc((connection_->stub.get()->*method)(&context, request, &response), context);
+      return FromGrpc((connection_->service.get()->*method)(&context, request, &response), context);
     }));
     return response;
   }

@@ -53,7 +53,7 @@ Connection::Connection(ConnectOptions connect_options)
     : options(std::move(connect_options)),
       channel(MakeChannel(options.address)),
       raw(channel),
-      stub(v1::CheckpointService::NewStub(channel)) {}
+      service(v1::CheckpointService::NewStub(channel)) {}
 
 absl::StatusOr<std::shared_ptr<Connection>> Connection::Open(ConnectOptions options) {
   if (!IsHostAndPort(options.address))

@@ -22,9 +22,9 @@ struct Connection {
   explicit Connection(ConnectOptions connect_options);
 
   const ConnectOptions options;
-  const std::shared_ptr<grpc::Channel> channel;  // shared by the two stubs
-  grpc::GenericStub raw;                         // for the streams with payload
-  const std::unique_ptr<v1::CheckpointService::StubInterface> stub;
+  const std::shared_ptr<grpc::Channel> channel;  // shared by the two below
+  grpc::GenericStub raw;                      // for the streams with payload
+  const std::unique_ptr<v1::CheckpointService::StubInterface> service;
   ChunkMemory memory;
 };
 

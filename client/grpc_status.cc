@@ -19,11 +19,11 @@ absl::Status FromGrpc(const grpc::Status& status, const grpc::ClientContext& con
     case grpc::StatusCode::DEADLINE_EXCEEDED:
       return MakeError(absl::StatusCode::kUnavailable, "SERVER_UNREACHABLE", status.error_message());
     case grpc::StatusCode::UNIMPLEMENTED:
-      return MakeError(absl::StatusCode::kUnimplemented, "NOT_A_CKPTD",
+      return MakeError(absl::StatusCode::kUnimplemented, "PROTOCOL",
                        absl::StrCat("the server does not know this call: is it a ckptd of this version? (",
                                     status.error_message(), ")"));
     default:
-      return MakeError(static_cast<absl::StatusCode>(status.error_code()), "TRANSPORT", status.error_message());
+      return MakeError(static_cast<absl::StatusCode>(status.error_code()), "PROTOCOL", status.error_message());
   }
 }
 

@@ -7,8 +7,8 @@
 
 namespace ckpt::client {
 
-RawStream::RawStream(grpc::GenericStub& stub, const std::string& method) {
-  stub.PrepareBidiStreamingCall(&context_, method, {}, this);
+RawStream::RawStream(grpc::GenericStub& raw, const std::string& method) {
+  raw.PrepareBidiStreamingCall(&context_, method, {}, this);
   AddHold();  // operations start from the caller's thread; removed after the last read and write
   StartRead(&reading_);
   StartCall();

@@ -24,8 +24,8 @@ class RawStream final : private grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::
     kEnded,    // the server has ended the call, and all its messages were taken; Finish has the outcome
   };
 
-  // Starts the call. The stub must outlive this.
-  RawStream(grpc::GenericStub& stub, const std::string& method);
+  // Starts the call. What it is made through must outlive this.
+  RawStream(grpc::GenericStub& raw, const std::string& method);
 
   // Cancels the call if it has not ended and waits until gRPC is done with it. Slices that were written may live until
   // this has returned.

@@ -16,7 +16,7 @@ class RestoreStream {
  public:
   // Opens the call and gives each message of the description, PayloadStart the last, to `take`, whose error ends it.
   static absl::StatusOr<std::unique_ptr<RestoreStream>> Open(
-      grpc::GenericStub& stub, v1::RestoreBegin begin, const std::function<absl::Status(v1::RestoreResponse)>& take);
+      grpc::GenericStub& raw, v1::RestoreBegin begin, const std::function<absl::Status(v1::RestoreResponse)>& take);
 
   // Sends the wants that `next_want` gives, until it gives an empty one, and each chunk that comes to `take`, until the
   // server ends the call. Once only.
@@ -24,7 +24,7 @@ class RestoreStream {
                      const std::function<absl::Status(const ChunkPieces&)>& take);
 
  private:
-  explicit RestoreStream(grpc::GenericStub& stub) : stream_(stub, "/ckpt.v1.CheckpointService/Restore") {}
+  explicit RestoreStream(grpc::GenericStub& raw) : stream_(raw, "/ckpt.v1.CheckpointService/Restore") {}
 
   RawStream stream_;
 };

@@ -31,7 +31,7 @@ class SaveStream {
   };
 
   // Opens the call and waits until the server has begun. Errors: the call's.
-  static absl::StatusOr<std::unique_ptr<SaveStream>> Open(grpc::GenericStub& stub, v1::SaveBegin begin);
+  static absl::StatusOr<std::unique_ptr<SaveStream>> Open(grpc::GenericStub& raw, v1::SaveBegin begin);
 
   [[nodiscard]] const v1::Begun& begun() const { return begun_; }
   [[nodiscard]] const AckedChunks& acked() const { return acked_; }
@@ -46,7 +46,7 @@ class SaveStream {
                                       LentMemory& lent, const Observer& observer);
 
  private:
-  explicit SaveStream(grpc::GenericStub& stub) : stream_(stub, "/ckpt.v1.CheckpointService/Save") {}
+  explicit SaveStream(grpc::GenericStub& raw) : stream_(raw, "/ckpt.v1.CheckpointService/Save") {}
 
   absl::Status ReadBegun();
   absl::Status Write(grpc::ByteBuffer message);

@@ -3,7 +3,6 @@
 #include <bit>
 
 #include "absl/strings/str_cat.h"
-#include "base/glob.h"
 #include "base/state_walk.h"
 #include "base/status.h"
 
@@ -147,73 +146,6 @@ absl::StatusOr<State> StateBuilder::Build() && {
   }
   if (!walk.Complete()) return MakeError(absl::StatusCode::kInvalidArgument, "BAD_STATE", "the state is empty");
   return std::move(state_);
-}
-
-absl::StatusOr<std::vector<v1::StateNode>> SelectNodes(std::span<const v1::StateNode> nodes,
-                                                       std::span<const std::string> components,
-                                                       std::span<const std::string> include) {
-  for (const std::string& glob : include) CKPT_RETURN_IF_ERROR(CheckGlob(glob));
-  std::vector<bool> found(components.size());
-  // Which nodes stay, and each node's container.
-  std::vector<bool> keep(nodes.size());
-  std::vector<std::size_t> parent(nodes.size());
-  std::vector<std::size_t> open;
-  std::vector<std::uint64_t> left;
-  std::vector<bool> attribute(nodes.size());
-  StateWalk walk;
-  for (std::size_t i = 0; i < nodes.size(); ++i) {
-    CKPT_RETURN_IF_ERROR(walk.Next(nodes[i]));
-    if (i != 0) {
-      parent[i] = open.back();
-      attribute[i] = left.back() <= nodes[parent[i]].attribute_count();
-      --left.back();
-    }
-    bool chosen = components.empty() || (i == 0 && nodes.size() == 1);
-    for (std::size_t c = 0; c < components.size() && i != 0; ++c) {
-      if (components[c] != walk.component()) continue;
-      chosen = true;
-      found[c] = true;
-    }
-    const std::uint64_t below = nodes[i].child_count() + nodes[i].attribute_count();
-    // Without globs an empty container is kept like a leaf; with them, only what leads to a leaf that matches.
-    if (chosen && (include.empty() || below == 0)) keep[i] = include.empty() || MatchesAnyGlob(walk.path(), include);
-    if (below != 0) {
-      open.push_back(i);
-      left.push_back(below);
-    }
-    while (!left.empty() && left.back() == 0) {
-      open.pop_back();
-      left.pop_back();
-    }
-  }
-  for (std::size_t c = 0; c < components.size(); ++c)
-    if (!found[c])
-      return MakeError(absl::StatusCode::kNotFound, "COMPONENT_NOT_FOUND",
-                       absl::StrCat("the checkpoint has no component ", components[c]));
-  std::vector<v1::StateNode> out;
-  if (nodes.empty()) return out;
-  keep[0] = true;
-  for (std::size_t i = nodes.size(); i-- > 1;)
-    if (keep[i] && !attribute[i]) keep[parent[i]] = true;
-  // A kept container keeps its attributes, and they all that is below them.
-  for (std::size_t i = 1; i < nodes.size(); ++i)
-    if (keep[parent[i]] && (attribute[i] || (attribute[parent[i]] && !attribute[i]))) keep[i] = true;
-  std::vector<std::uint64_t> children(nodes.size());
-  std::vector<std::uint64_t> attributes(nodes.size());
-  for (std::size_t i = 1; i < nodes.size(); ++i)
-    if (keep[i]) ++(attribute[i] ? attributes : children)[parent[i]];
-  for (std::size_t i = 0; i < nodes.size(); ++i) {
-    if (!keep[i]) continue;
-    const v1::NodeKind kind = nodes[i].kind();
-    const bool positional = kind == v1::NODE_KIND_LIST || kind == v1::NODE_KIND_TUPLE || kind == v1::NODE_KIND_SIZE;
-    if (positional && i != 0 && children[i] != nodes[i].child_count())
-      return MakeError(absl::StatusCode::kInvalidArgument, "CANNOT_SELECT",
-                       "the globs take only some members of a list or tuple; widen them to all or none of it");
-    out.push_back(nodes[i]);
-    out.back().set_child_count(children[i]);
-    out.back().set_attribute_count(attributes[i]);
-  }
-  return out;
 }
 
 }  // namespace ckpt

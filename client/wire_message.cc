@@ -112,7 +112,7 @@ class WireReader {
 };
 
 absl::Status Malformed() {
-  return MakeError(absl::StatusCode::kInvalidArgument, "MALFORMED_MESSAGE",
+  return MakeError(absl::StatusCode::kInternal, "BAD_MESSAGE",
                    "the server sent a message that cannot be read; is it a ckptd of this version?");
 }
 

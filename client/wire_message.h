@@ -39,7 +39,7 @@ class LentMemory {
 
 grpc::ByteBuffer EncodeMessage(const google::protobuf::MessageLite& message);
 
-// InvalidArgument if the buffer is no such message.
+// Internal (BAD_MESSAGE) if the buffer is no such message.
 absl::Status DecodeMessage(const grpc::ByteBuffer& buffer, google::protobuf::MessageLite& message);
 
 // A SaveRequest with a ChunkUpload.
@@ -53,13 +53,13 @@ struct ChunkPieces {
 };
 
 // The ChunkDownload in an encoded RestoreResponse given in pieces; nullopt if it holds another message. Takes fields in
-// any order and skips unknown ones. InvalidArgument if it is malformed.
+// any order and skips unknown ones. Internal (BAD_MESSAGE) if it is malformed.
 absl::StatusOr<std::optional<ChunkPieces>> FindChunkDownload(std::span<const Bytes> encoded);
 
 // One received RestoreResponse: a chunk in pieces, or another message.
 class RestoreMessage {
  public:
-  // InvalidArgument if the buffer is no RestoreResponse.
+  // Internal (BAD_MESSAGE) if the buffer is no RestoreResponse.
   static absl::StatusOr<RestoreMessage> Parse(const grpc::ByteBuffer& buffer);
 
   // Null unless it is a chunk.

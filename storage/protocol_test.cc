@@ -100,12 +100,12 @@ TEST_F(Protocol, AQuarantinedChunkIsMissingAndHealsWithItsReferencesAndPins) {
   ASSERT_THAT(save->Commit(kNoMetrics).status(), IsOk());
 
   const v1::ChunkRow fresh = ChunkRowOf(Data('a'));
-  ASSERT_NE(fresh.offset(), old.offset());
+  ASSERT_NE(std::pair(fresh.pack(), fresh.offset()), std::pair(old.pack(), old.offset()));
   EXPECT_FALSE(fresh.quarantined());
   const auto reference = Get<v1::ReferenceRow>(keys::Reference(PackIdOf(fresh), {1, 1}, "m"));
   EXPECT_TRUE(HasRecord(reference.records(), fresh.ordinal()));
   const auto rest = Get<v1::ReferenceRow>(keys::Reference(PackIdOf(old), {1, 1}, "m"));
-  EXPECT_EQ(HasRecord(rest.records(), old.ordinal()), PackIdOf(old) == PackIdOf(fresh) && old.ordinal() == fresh.ordinal());
+  EXPECT_EQ(HasRecord(rest.records(), old.ordinal()), fresh.pack() == old.pack() && fresh.ordinal() == old.ordinal());
   EXPECT_THAT(Pins(SessionOf(*other)), Contains(PackIdOf(fresh)));
   EXPECT_EQ(Restore("r@1").value()["m.a"], Data('a'));
 }

@@ -98,9 +98,10 @@ class StateBuilder {
 };
 
 // The nodes below the chosen top-level keys (`components`; empty: all) and, of those, the leaves whose path matches one of
-// the globs (`include`; empty: all) with the containers above them and those containers' attributes. Tensors keep their
-// numbers. NotFound for a component that is not there; InvalidArgument where leaving leaves out would shift the others
-// of a list or tuple.
+// the globs (`include`; empty: all) with the containers above them. A container without children is a leaf. Attributes
+// are not chosen by themselves: a container that stays keeps its own, with all that is below them. Tensors keep their
+// numbers. NotFound for a component that is not there; InvalidArgument where only some members of a list, tuple or set
+// would stay, and for a malformed tree or glob.
 absl::StatusOr<std::vector<v1::StateNode>> SelectNodes(std::span<const v1::StateNode> nodes,
                                                        std::span<const std::string> components,
                                                        std::span<const std::string> include);
