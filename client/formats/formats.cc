@@ -1,0 +1,36 @@
+#include "ckpt/formats.h"
+
+#include <array>
+#include <string_view>
+
+#include "absl/strings/str_cat.h"
+#include "base/status.h"
+#include "client/formats/pth_file.h"
+#include "client/formats/pth_writer.h"
+
+namespace ckpt {
+
+absl::StatusOr<FileFormat> FormatOfPath(const std::string& path) {
+  static constexpr auto kPthEndings = std::to_array<std::string_view>({".pth", ".pt", ".bin", ".ckpt"});
+  for (const std::string_view ending : kPthEndings)
+    if (path.ends_with(ending)) return FileFormat::kPth;
+  if (path.ends_with(".safetensors")) return FileFormat::kSafetensors;
+  return MakeError(absl::StatusCode::kInvalidArgument, "UNKNOWN_FORMAT",
+                   absl::StrCat(path, ": its ending is none of .pth, .pt, .bin, .ckpt and .safetensors; name the format"));
+}
+
+absl::StatusOr<std::unique_ptr<StateFile>> ReadStateFile(const std::string& path, FileFormat format,
+                                                         const ReadFileOptions& options) {
+  if (format == FileFormat::kPth) return formats::ReadPthFile(path, options);
+  return MakeError(absl::StatusCode::kUnimplemented, "", "");
+}
+
+absl::StatusOr<std::unique_ptr<StateFileWriter>> StateFileWriter::Create(const std::string& path, FileFormat format,
+                                                                         std::span<const v1::StateNode> nodes,
+                                                                         std::span<const v1::Tensor> tensors,
+                                                                         const Options& options) {
+  if (format == FileFormat::kPth) return formats::CreatePthWriter(path, nodes, tensors, options);
+  return MakeError(absl::StatusCode::kUnimplemented, "", "");
+}
+
+}  // namespace ckpt

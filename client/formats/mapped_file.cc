@@ -1,0 +1,46 @@
+#include "client/formats/mapped_file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdint>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/str_cat.h"
+#include "client/formats/file_error.h"
+
+namespace ckpt::formats {
+
+absl::StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(const std::string& path) {
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a FIFO must not block
+  if (fd < 0) return SystemError(errno, "cannot open", path);
+  const absl::Cleanup closer = [fd] { close(fd); };
+  struct stat info {};
+  if (fstat(fd, &info) != 0) return SystemError(errno, "cannot read", path);
+  if (!S_ISREG(info.st_mode)) return BadFile(absl::StrCat(path, " is no regular file"));
+  const auto size = static_cast<std::size_t>(info.st_size);
+  if (size == 0) return std::unique_ptr<MappedFile>(new MappedFile({}));
+  void* data = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
+  if (data == MAP_FAILED) return SystemError(errno, "cannot map", path);
+  return std::unique_ptr<MappedFile>(new MappedFile({static_cast<const char*>(data), size}));
+}
+
+MappedFile::~MappedFile() {
+  if (!bytes_.empty()) munmap(const_cast<char*>(bytes_.data()), bytes_.size());
+}
+
+void MappedFile::Release(const void* data, std::size_t size) const {
+  const auto base = reinterpret_cast<std::uintptr_t>(bytes_.data());
+  auto begin = reinterpret_cast<std::uintptr_t>(data);
+  if (size == 0 || begin < base || begin - base > bytes_.size() || size > bytes_.size() - (begin - base)) return;
+  // Outwards to whole pages: the mapping is never written to, so giving a page too many back costs only a new fault.
+  const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
+  const std::uintptr_t end = begin + size;
+  begin -= begin % page;
+  madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+}
+
+}  // namespace ckpt::formats

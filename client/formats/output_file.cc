@@ -1,0 +1,115 @@
+// How a file becomes durable: 1. its bytes go to a temporary file in the same folder, 2. fsync of that file, 3. rename
+// to its name, 4. fsync of the folder.
+#include "client/formats/output_file.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <random>
+#include <utility>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/str_cat.h"
+#include "base/status.h"
+#include "client/formats/file_error.h"
+
+namespace ckpt::formats {
+namespace {
+
+std::string FolderOf(const std::string& path) {
+  const std::size_t slash = path.rfind('/');
+  if (slash == std::string::npos) return ".";
+  return slash == 0 ? "/" : path.substr(0, slash);
+}
+
+absl::Status Exists(const std::string& path) {
+  return MakeError(absl::StatusCode::kAlreadyExists, "FILE_EXISTS",
+                   absl::StrCat(path, " exists; choose another name, or overwrite it explicitly"));
+}
+
+absl::Status SyncFolder(const std::string& path) {
+  const std::string folder = FolderOf(path);
+  const int fd = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return SystemError(errno, "cannot open", folder);
+  const absl::Cleanup closer = [fd] { close(fd); };
+  // Some file systems have no folders to sync.
+  if (fsync(fd) != 0 && errno != EINVAL && errno != ENOTSUP) return SystemError(errno, "cannot sync", folder);
+  return absl::OkStatus();
+}
+
+// Renames without replacing an existing file, atomically.
+int RenameToNewName(const char* from, const char* to) {
+  if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0) return 0;
+  if (errno != EINVAL && errno != ENOSYS) return -1;
+  // A file system without that flag: a hard link does the same in two steps.
+  if (link(from, to) != 0) return -1;
+  unlink(from);
+  return 0;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<OutputFile>> OutputFile::Create(const std::string& path, const Options& options) {
+  if (path.empty() || path.back() == '/')
+    return MakeError(absl::StatusCode::kInvalidArgument, "BAD_NAME", absl::StrCat("'", path, "' names no file"));
+  if (!options.overwrite && faccessat(AT_FDCWD, path.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0) return Exists(path);
+  std::random_device random;
+  for (int attempt = 0; attempt < 100; ++attempt) {
+    std::string temporary = absl::StrCat(FolderOf(path), "/.ckpt-", absl::Hex(random()), absl::Hex(random()), ".tmp");
+    const int fd = open(temporary.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd >= 0) return std::unique_ptr<OutputFile>(new OutputFile(path, std::move(temporary), options, fd));
+    if (errno != EEXIST) return SystemError(errno, "cannot write", path);
+  }
+  return SystemError(EEXIST, "cannot make a temporary file next to", path);
+}
+
+OutputFile::~OutputFile() {
+  close(fd_);
+  if (!renamed_) unlink(temporary_.c_str());
+}
+
+absl::Status OutputFile::Reserve(std::uint64_t size_bytes) {
+  if (size_bytes == 0 || fallocate(fd_, 0, 0, static_cast<off_t>(size_bytes)) == 0) return absl::OkStatus();
+  if (errno == ENOSPC || errno == EDQUOT || errno == EFBIG) return SystemError(errno, "cannot write", path_);
+  return absl::OkStatus();  // the file system cannot say beforehand
+}
+
+absl::Status OutputFile::WriteAt(std::uint64_t offset_bytes, std::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t written = pwrite(fd_, bytes.data(), bytes.size(), static_cast<off_t>(offset_bytes));
+    if (written < 0) {
+      if (errno == EINTR) continue;
+      return SystemError(errno, "cannot write", path_);
+    }
+    bytes.remove_prefix(static_cast<std::size_t>(written));
+    offset_bytes += static_cast<std::uint64_t>(written);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> OutputFile::ReadAt(std::uint64_t offset_bytes, std::size_t size_bytes) const {
+  std::string bytes(size_bytes, '\0');
+  std::size_t done = 0;
+  while (done < size_bytes) {
+    const ssize_t count =
+        pread(fd_, bytes.data() + done, size_bytes - done, static_cast<off_t>(offset_bytes + done));
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) return SystemError(count < 0 ? errno : EIO, "cannot read back", path_);
+    done += static_cast<std::size_t>(count);
+  }
+  return bytes;
+}
+
+absl::Status OutputFile::Finish(std::uint64_t size_bytes) {
+  if (ftruncate(fd_, static_cast<off_t>(size_bytes)) != 0) return SystemError(errno, "cannot write", path_);
+  if (fsync(fd_) != 0) return SystemError(errno, "cannot sync", path_);
+  const int renamed = options_.overwrite ? rename(temporary_.c_str(), path_.c_str())
+                                         : RenameToNewName(temporary_.c_str(), path_.c_str());
+  if (renamed != 0) return errno == EEXIST ? Exists(path_) : SystemError(errno, "cannot rename to", path_);
+  renamed_ = true;
+  return SyncFolder(path_);
+}
+
+}  // namespace ckpt::formats
