@@ -39,7 +39,6 @@ class Compose:
         self.environment = {**os.environ, "CKPT_PORT": str(port)}
 
     def __call__(self, *words):
-        print("+ docker-compose", *words, flush=True)
         done = subprocess.run([*self.base, *words], check=True, env=self.environment, stdout=subprocess.PIPE, text=True)
         return done.stdout.strip()
 
@@ -59,11 +58,15 @@ def check(compose, ctl, folder):
     rng = random.Random(1)
     state_file.write(file, {f"model.{i}": rng.randbytes(1 << 20) for i in range(8)})
 
+    def step(*words):
+        print("docker-compose", *words, flush=True)
+        compose(*words)
+
     def assert_restores():
         ctl("restore", "demo/run:latest", restored, "--force")
         assert state_file.digests(restored) == state_file.digests(file), "what came back is not what was saved"
 
-    compose("up", "-d", "--build")
+    step("up", "-d", "--build")
     compose.wait_healthy()
     assert ctl("runs") == []
     ctl("save", "demo/run", file, "--epoch", 1, "--metric", "val_loss=0.5")
@@ -76,19 +79,19 @@ def check(compose, ctl, folder):
     image = compose.inspect("{{.Image}}")
     print("image:", int(output("docker", "image", "inspect", "--format", "{{.Size}}", image)) >> 20, "MiB", flush=True)
 
-    compose("restart")
+    step("restart")
     compose.wait_healthy()
     assert_restores()
 
-    compose("kill")  # SIGKILL
-    compose("up", "-d")
+    step("kill")  # SIGKILL
+    step("up", "-d")
     compose.wait_healthy()
     assert_restores()
 
-    compose("stop")
+    step("stop")
     assert compose.inspect("{{.State.ExitCode}}") == "0", "it did not end well on SIGTERM"
-    compose("down")  # the container is gone, the volume is not
-    compose("up", "-d")
+    step("down")  # the container is gone, the volume is not
+    step("up", "-d")
     compose.wait_healthy()
     assert [run["run"] for run in ctl("runs")] == ["demo/run"]
     assert_restores()
