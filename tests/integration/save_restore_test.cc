@@ -7,8 +7,7 @@
 #include "ckpt/status.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "tests/integration/ckptd_process.h"
-#include "tests/integration/states.h"
+#include "tests/integration/client_fixture.h"
 
 namespace ckpt::testing {
 namespace {
@@ -16,38 +15,11 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-class SaveRestore : public ::testing::Test {
- protected:
-  SaveRestore() {
-    auto client = Client::Connect({.address = server_.address()});
-    EXPECT_TRUE(client.ok()) << client.status();
-    client_ = *std::move(client);
-  }
-  static SaveOptions At(std::string run, std::int64_t epoch) {
-    SaveOptions options;
-    options.run = std::move(run);
-    options.epoch = epoch;
-    return options;
-  }
-  SaveResult SaveOk(std::int64_t epoch, const State& state) {
-    auto saved = client_->SaveState(At("run", epoch), state);
-    EXPECT_TRUE(saved.ok()) << saved.status();
-    return saved.ok() ? *std::move(saved) : SaveResult();
-  }
-  RestoreOptions Of(std::string reference) {
-    RestoreOptions options;
-    options.reference = std::move(reference);
-    return options;
-  }
-
-  CkptdProcess server_;
-  std::unique_ptr<Client> client_;
-  Memory memory_;
-};
+using SaveRestore = ClientTest;
 
 TEST_F(SaveRestore, OneTensorRoundTrips) {
   const State state = ModelState({memory_.Floats(3 << 20)});
-  const SaveResult saved = SaveOk(1, state);
+  const SaveResult saved = SaveOk(*client_, 1, state);
   EXPECT_EQ(saved.sent_bytes, 12U << 20);
   EXPECT_EQ(saved.cited_bytes, 0U);
   EXPECT_EQ(saved.checkpoint.run(), "run");
@@ -60,7 +32,7 @@ TEST_F(SaveRestore, SizesAroundTheLimitsRoundTrip) {
   for (const std::uint64_t size : {0U, 1U, 4095U, 4096U, 4097U, (1U << 20) - 1, 1U << 20, (1U << 20) + 1, (3U << 20) + 17})
     tensors.push_back(memory_.Random(v1::DTYPE_UINT8, {size}));
   const State state = ModelState(tensors);
-  SaveOk(1, state);
+  SaveOk(*client_, 1, state);
   ExpectRestores(*client_, "run@1", state);
 }
 
@@ -101,7 +73,7 @@ TEST_F(SaveRestore, EveryTypeAndLayoutRoundTrips) {
   builder.End();
   const auto state = std::move(builder).Build();
   ASSERT_TRUE(state.ok()) << state.status();
-  SaveOk(1, *state);
+  SaveOk(*client_, 1, *state);
   ExpectRestores(*client_, "run@1", *state);
 }
 
@@ -109,7 +81,7 @@ TEST_F(SaveRestore, AHundredThousandTinyTensorsRoundTrip) {
   std::vector<Tensor> tensors;
   for (int i = 0; i < 100000; ++i) tensors.push_back(memory_.Floats(8));
   const State state = ModelState(tensors);
-  SaveOk(1, state);
+  SaveOk(*client_, 1, state);
   ExpectRestores(*client_, "run@1", state);
 }
 
@@ -118,7 +90,7 @@ TEST_F(SaveRestore, ManyTensorsOfOneChunkRoundTrip) {
   std::vector<Tensor> tensors;
   for (int i = 0; i < 20000; ++i) tensors.push_back(memory_.Random(v1::DTYPE_UINT8, {4096}));
   const State state = ModelState(tensors);
-  SaveOk(1, state);
+  SaveOk(*client_, 1, state);
   ExpectRestores(*client_, "run@1", state);
 }
 
@@ -133,7 +105,7 @@ TEST_F(SaveRestore, SelectsTensorsUnderEachOfTheirNames) {
   builder.Key("optimizer").Dict().Key("small").Tensor(memory_.Floats(3)).End().Key("epoch").Int(1).End();
   const auto state = std::move(builder).Build();
   ASSERT_TRUE(state.ok()) << state.status();
-  SaveOk(1, *state);
+  SaveOk(*client_, 1, *state);
 
   RestoreOptions options = Of("run@1");
   options.include = {"*head*"};
@@ -162,7 +134,7 @@ TEST_F(SaveRestore, SelectsTensorsUnderEachOfTheirNames) {
 }
 
 TEST_F(SaveRestore, TheSinksErrorEndsTheRestoreWithIt) {
-  SaveOk(1, ModelState({memory_.Floats(1 << 20)}));
+  SaveOk(*client_, 1, ModelState({memory_.Floats(1 << 20)}));
   class FullDisk : public TensorSink {
     absl::Status Write(std::uint64_t, std::uint64_t, std::span<const std::byte>) override {
       return absl::UnavailableError("disk full");
@@ -186,7 +158,7 @@ TEST_F(SaveRestore, ReadsWhatIsThere) {
   const auto saved = (*save)->Commit(state.nodes, late);
   ASSERT_TRUE(saved.ok()) << saved.status();
   EXPECT_FALSE((*save)->Commit(state.nodes, late).ok());
-  SaveOk(2, state);
+  SaveOk(*client_, 2, state);
   for (int i = 0; i < 3; ++i) ASSERT_TRUE(client_->SaveState(At(absl::StrCat("other", i), 1), state).ok());
 
   const auto checkpoint = client_->GetCheckpoint("run@1");
@@ -246,7 +218,7 @@ TEST_F(SaveRestore, TwoSavesOfOneEpochAtOnceAreTwoWholeVersions) {
   std::uint64_t versions[2] = {};
   {
     std::vector<std::jthread> threads;
-    for (int i = 0; i < 2; ++i) threads.emplace_back([&, i] { versions[i] = SaveOk(1, states[i]).checkpoint.version(); });
+    for (int i = 0; i < 2; ++i) threads.emplace_back([&, i] { versions[i] = SaveOk(*client_, 1, states[i]).checkpoint.version(); });
   }
   EXPECT_THAT(std::vector(versions, versions + 2), ::testing::UnorderedElementsAre(1U, 2U));
   for (int i = 0; i < 2; ++i) ExpectRestores(*client_, absl::StrCat("run@1#", versions[i]), states[i]);

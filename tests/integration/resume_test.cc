@@ -1,0 +1,135 @@
+// Servers that are killed, connections that are cut, answers that are lost.
+#include <atomic>
+
+#include "ckpt/status.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/integration/client_fixture.h"
+#include "tests/integration/cut_proxy.h"
+
+namespace ckpt::testing {
+namespace {
+
+using ::testing::HasSubstr;
+constexpr std::uint64_t kMiB = 1 << 20;
+
+class Resume : public ClientTest {
+ protected:
+  CutProxy proxy_{server_.address()};
+  std::unique_ptr<Client> cut_client_ = ConnectTo(proxy_.address());
+};
+
+TEST_F(Resume, ASaveGoesOnAfterTheServerIsKilled) {
+  const State state = ModelState({memory_.Floats(8 << 20), memory_.Floats(8 << 20)});
+  SaveOptions options = At("run", 1);
+  bool killed = false;
+  options.progress = [&](std::uint64_t done, std::uint64_t) {
+    if (killed || done < 40 * kMiB) return;
+    killed = true;
+    server_.Kill();
+    server_.Start();
+  };
+  const auto saved = client_->SaveState(options, state);
+  ASSERT_TRUE(saved.ok()) << saved.status();
+  EXPECT_TRUE(killed);
+  EXPECT_EQ(saved->checkpoint.version(), 1U);
+  // What had been acked did not cross the wire again: less than all of it twice.
+  EXPECT_GE(saved->sent_bytes, 64 * kMiB);
+  EXPECT_LT(saved->sent_bytes, 64 * kMiB + 40 * kMiB);
+  ExpectRestores(*client_, "run@1", state);
+}
+
+TEST_F(Resume, ASaveGoesOnAfterCuts) {
+  const State state = ModelState({memory_.Floats(8 << 20)});
+  SaveOptions options = At("run", 1);
+  std::uint64_t next_cut = 8 * kMiB;
+  options.progress = [&](std::uint64_t done, std::uint64_t) {
+    if (done < next_cut) return;
+    next_cut += 8 * kMiB;
+    proxy_.CutAfterSent(0);
+  };
+  const auto saved = cut_client_->SaveState(options, state);
+  ASSERT_TRUE(saved.ok()) << saved.status();
+  EXPECT_GE(proxy_.cuts(), 3);
+  ExpectRestores(*client_, "run@1", state);
+  EXPECT_EQ(client_->ListCheckpoints("run")->items.size(), 1U);
+}
+
+TEST_F(Resume, ACommitWhoseAnswerIsLostIsDoneOnce) {
+  // All of it is inline: what the server says next after begun is that it has committed.
+  const State small = ModelState({memory_.Floats(1)});
+  auto save = cut_client_->BeginSave(At("run", 2));
+  ASSERT_TRUE(save.ok()) << save.status();
+  ASSERT_TRUE((*save)->AddTensor(small.tensors[0]).ok());
+  proxy_.CutAfterReceived(0);
+  const auto saved = (*save)->Commit(small.nodes, {});
+  ASSERT_TRUE(saved.ok()) << saved.status();
+  EXPECT_EQ(proxy_.cuts(), 1);
+  EXPECT_EQ(saved->checkpoint.epoch(), 2);
+  EXPECT_EQ(saved->checkpoint.version(), 1U);
+  EXPECT_EQ(client_->ListCheckpoints("run")->items.size(), 1U);
+}
+
+TEST_F(Resume, ARestoreAsksOnlyForWhatIsMissingAfterACut) {
+  const State state = ModelState({memory_.Floats(8 << 20), memory_.Floats(100)});
+  SaveOk(*client_, 1, state);
+  auto restore = cut_client_->OpenRestore(Of("run@1"));
+  ASSERT_TRUE(restore.ok()) << restore.status();
+  const std::uint64_t before = proxy_.received_bytes();
+  proxy_.CutAfterReceived(20 * kMiB);
+  std::vector<char> buffer(32 * kMiB);
+  std::vector<char> small(400);
+  const absl::Status status = (*restore)->ReadInto(std::vector<void*>{buffer.data(), small.data()});
+  ASSERT_TRUE(status.ok()) << status;
+  EXPECT_EQ(proxy_.cuts(), 1);
+  EXPECT_EQ(std::memcmp(buffer.data(), state.tensors[0].data, buffer.size()), 0);
+  // What flow control had let through when it was cut is lost, never all.
+  EXPECT_LT(proxy_.received_bytes() - before, 44 * kMiB);
+}
+
+TEST_F(Resume, ARestoreOpensAgainWhenItsStreamBrokeUnnoticed) {
+  const State state = ModelState({memory_.Floats(1 << 20)});
+  SaveOk(*client_, 1, state);
+  auto restore = cut_client_->OpenRestore(Of("run:latest"));
+  ASSERT_TRUE(restore.ok()) << restore.status();
+  // The reference means another checkpoint by now; this restore stays with its own.
+  SaveOk(*client_, 2, ModelState({memory_.Floats(1 << 20)}));
+  proxy_.CutAfterSent(0);
+  std::vector<char> buffer(4 * kMiB);
+  const absl::Status status = (*restore)->ReadInto(std::vector<void*>{buffer.data()});
+  ASSERT_TRUE(status.ok()) << status;
+  EXPECT_EQ(std::memcmp(buffer.data(), state.tensors[0].data, buffer.size()), 0);
+}
+
+TEST_F(Resume, ReadsAreTriedAgain) {
+  SaveOk(*client_, 1, ModelState({memory_.Floats(1)}));
+  ASSERT_TRUE(cut_client_->GetRun("run").ok());
+  proxy_.CutAfterReceived(0);
+  const auto run = cut_client_->GetRun("run");
+  EXPECT_TRUE(run.ok()) << run.status();
+  EXPECT_EQ(proxy_.cuts(), 1);
+}
+
+TEST_F(Resume, GivesUpWithAdviceWhenThereIsNoServer) {
+  const auto client = ConnectTo(server_.address(), std::chrono::milliseconds(200));
+  const State state = ModelState({memory_.Floats(1 << 20)});
+  SaveOptions options = At("run", 1);
+  options.progress = [&](std::uint64_t, std::uint64_t) { server_.Kill(); };
+  for (const absl::Status& status : {client->SaveState(options, state).status(), client->OpenRestore(Of("run@1")).status(),
+                                     client->GetRun("run").status(), client->BeginSave(At("run", 1)).status()}) {
+    EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+    EXPECT_EQ(ReasonOf(status), "SERVER_UNREACHABLE");
+    EXPECT_THAT(std::string(status.message()), HasSubstr("cannot reach a ckptd at " + server_.address()));
+  }
+}
+
+TEST_F(Resume, WhatWasSavedOutlivesARestart) {
+  const State state = ModelState({memory_.Floats(1 << 20)});
+  SaveOk(*client_, 1, state);
+  EXPECT_EQ(server_.Terminate(), 0);
+  server_.Start();
+  ExpectRestores(*client_, "run@1", state);
+}
+
+}  // namespace
+}  // namespace ckpt::testing
