@@ -68,14 +68,21 @@ function(ckpt_test name)
     ENVIRONMENT "TSAN_OPTIONS=ignore_noninstrumented_modules=1")
 endfunction()
 
-# ckpt_python_test(NAME SCRIPT x_test.py LABEL … [TIMEOUT seconds] [ARGS …] [SERIAL]): a test that needs nothing but
-# Python's own library. Exit 77 says that this machine cannot run it.
+set(CKPT_PYTHON ${PROJECT_SOURCE_DIR}/.venv/bin/python CACHE FILEPATH "Python with tests/requirements.txt installed")
+
+# ckpt_python_test(NAME SCRIPT x_test.py LABEL … [TIMEOUT seconds] [ARGS …] [ENVIRONMENT NAME=VALUE …] [SERIAL] [VENV]): a
+# test that needs nothing but Python's own library or, with VENV, what tests/requirements.txt lists. Exit 77 says that this
+# machine cannot run it.
 function(ckpt_python_test name)
-  cmake_parse_arguments(ARG "SERIAL" "SCRIPT;LABEL;TIMEOUT" "ARGS" ${ARGN})
+  cmake_parse_arguments(ARG "SERIAL;VENV" "SCRIPT;LABEL;TIMEOUT" "ARGS;ENVIRONMENT" ${ARGN})
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 120)
   endif()
-  add_test(NAME ${name} COMMAND Python3::Interpreter -B ${CMAKE_CURRENT_SOURCE_DIR}/${ARG_SCRIPT} ${ARG_ARGS})
+  set(python Python3::Interpreter)
+  if(ARG_VENV)
+    set(python ${CKPT_PYTHON})
+  endif()
+  add_test(NAME ${name} COMMAND ${python} -B ${CMAKE_CURRENT_SOURCE_DIR}/${ARG_SCRIPT} ${ARG_ARGS})
   set_tests_properties(${name} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT} SKIP_RETURN_CODE 77
-    RUN_SERIAL ${ARG_SERIAL})
+    RUN_SERIAL ${ARG_SERIAL} ENVIRONMENT "${ARG_ENVIRONMENT}")
 endfunction()
