@@ -1,0 +1,58 @@
+#include "client/retry.h"
+
+#include "base/status.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace ckpt::client {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+const Backoff::Clock::time_point kStart{};
+
+TEST(Backoff, WaitsLongerEachTimeUpToALimit) {
+  Backoff backoff(seconds(3600), kStart);
+  milliseconds ceiling(50);
+  for (int i = 0; i < 20; ++i) {
+    const auto wait = backoff.Next(kStart);
+    ASSERT_TRUE(wait.has_value());
+    EXPECT_GE(*wait, ceiling / 2);
+    EXPECT_LE(*wait, ceiling);
+    ceiling = std::min(ceiling * 2, milliseconds(2000));
+  }
+}
+
+TEST(Backoff, GivesUpWithoutProgress) {
+  Backoff backoff(seconds(10), kStart);
+  EXPECT_TRUE(backoff.Next(kStart + seconds(9)).has_value());
+  EXPECT_LE(*backoff.Next(kStart + milliseconds(9990)), milliseconds(10));
+  EXPECT_FALSE(backoff.Next(kStart + seconds(10)).has_value());
+  backoff.Progress(kStart + seconds(10));
+  EXPECT_LE(*backoff.Next(kStart + seconds(19)), milliseconds(50));
+  EXPECT_FALSE(backoff.Next(kStart + seconds(20)).has_value());
+}
+
+absl::Status Unavailable() { return MakeError(absl::StatusCode::kUnavailable, "SERVER_UNREACHABLE", "refused"); }
+
+TEST(Retry, TriesAgainOnlyWhatIsUnavailable) {
+  Backoff backoff(seconds(10), Backoff::Clock::now());
+  int calls = 0;
+  EXPECT_TRUE(Retry(backoff, "host:1", [&] { return ++calls < 3 ? Unavailable() : absl::OkStatus(); }).ok());
+  EXPECT_EQ(calls, 3);
+  EXPECT_TRUE(absl::IsAborted(Retry(backoff, "host:1", [&] { return ++calls, absl::AbortedError("fenced"); })));
+  EXPECT_EQ(calls, 4);
+}
+
+TEST(Retry, SaysWhereItLookedWhenItGivesUp) {
+  Backoff backoff(milliseconds(0), Backoff::Clock::now());
+  const absl::Status status = Retry(backoff, "host:1", [] { return Unavailable(); });
+  EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("cannot reach a ckptd at host:1"));
+  EXPECT_EQ(ReasonOf(status), "SERVER_UNREACHABLE");
+  // A server that answers is reachable, and knows better.
+  const absl::Status busy = MakeError(absl::StatusCode::kUnavailable, "STOPPING", "going down");
+  EXPECT_EQ(Retry(backoff, "host:1", [&] { return busy; }), busy);
+}
+
+}  // namespace
+}  // namespace ckpt::client
