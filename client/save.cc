@@ -1,20 +1,12 @@
 #include "client/save.h"
 
-#include <random>
-
 #include "absl/strings/str_cat.h"
+#include "base/random.h"
 #include "base/status.h"
 #include "client/citation_plan.h"
 
 namespace ckpt::client {
 namespace {
-
-std::string RandomKey() {
-  std::random_device random;
-  std::string key;
-  while (key.size() < 16) key.push_back(static_cast<char>(random()));
-  return key;
-}
 
 void AddMetrics(std::span<const std::pair<std::string, double>> from,
                 google::protobuf::RepeatedPtrField<v1::Metric>& to) {
@@ -37,7 +29,7 @@ v1::SaveBegin MakeBegin(const Connection& connection, const SaveOptions& options
     label.set_key(key);
     label.set_value(value);
   }
-  begin.set_attempt_key(RandomKey());
+  begin.set_attempt_key(RandomBytes(16));
   begin.set_world_size(1);
   return begin;
 }

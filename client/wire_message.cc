@@ -1,148 +1,38 @@
 #include "client/wire_message.h"
 
-#include <algorithm>
 #include <array>
-#include <cstring>
 #include <limits>
+#include <string>
 #include <utility>
 
 #include "base/status.h"
+#include "base/wire_reader.h"
 
 namespace ckpt::client {
 namespace {
-
-constexpr std::uint32_t kVarint = 0;
-constexpr std::uint32_t kFixed64 = 1;
-constexpr std::uint32_t kLengthDelimited = 2;
-constexpr std::uint32_t kFixed32 = 5;
-constexpr std::uint32_t kMaxTag = std::numeric_limits<std::uint32_t>::max();
-
-// Reads the protobuf encoding of a message that lies in pieces. Every read says whether it succeeded; after a failure
-// the reader is not used again.
-class WireReader {
- public:
-  explicit WireReader(std::span<const Bytes> pieces) : pieces_(pieces) {
-    for (const Bytes piece : pieces) left_ += piece.size();
-  }
-
-  [[nodiscard]] bool AtEnd() const { return left_ == 0; }
-
-  bool Varint(std::uint64_t& value) {
-    value = 0;
-    for (unsigned shift = 0; shift < 64; shift += 7) {
-      if (left_ == 0) return false;
-      const auto byte = static_cast<std::uint8_t>(Run(1)[0]);
-      if (shift == 63 && byte > 1) return false;
-      value |= static_cast<std::uint64_t>(byte & 0x7f) << shift;
-      if (byte < 0x80) return true;
-    }
-    return false;
-  }
-
-  // The next field's number and wire type.
-  bool Tag(std::uint32_t& field, std::uint32_t& type) {
-    std::uint64_t tag;
-    if (!Varint(tag) || tag > kMaxTag) return false;
-    field = static_cast<std::uint32_t>(tag >> 3);
-    type = static_cast<std::uint32_t>(tag & 7);
-    return field != 0;
-  }
-
-  // Narrows the reader to a length-delimited field's content; Leave widens it again, past what was not read.
-  bool Enter(std::uint64_t& outer_left) {
-    std::uint64_t size;
-    if (!Varint(size) || size > left_) return false;
-    outer_left = left_ - size;
-    left_ = size;
-    return true;
-  }
-  void Leave(std::uint64_t outer_left) {
-    Skip(left_);
-    left_ = outer_left;
-  }
-
-  // A length-delimited field's content, in pieces.
-  bool Content(std::vector<Bytes>& out) {
-    std::uint64_t size;
-    if (!Varint(size) || size > left_) return false;
-    out.clear();
-    while (size != 0) {
-      out.push_back(Run(size));
-      size -= out.back().size();
-    }
-    return true;
-  }
-
-  // Passes over a field of this wire type. Groups, which no version of these messages has, are refused.
-  bool SkipField(std::uint32_t type) {
-    std::uint64_t size = 0;
-    switch (type) {
-      case kVarint: return Varint(size);
-      case kFixed64: size = 8; break;
-      case kFixed32: size = 4; break;
-      case kLengthDelimited:
-        if (!Varint(size)) return false;
-        break;
-      default: return false;
-    }
-    if (size > left_) return false;
-    Skip(size);
-    return true;
-  }
-
- private:
-  // The next bytes that lie together: at least one, at most `size`, which must be left.
-  Bytes Run(std::uint64_t size) {
-    while (offset_ == pieces_.front().size()) {
-      pieces_ = pieces_.subspan(1);
-      offset_ = 0;
-    }
-    const Bytes run = pieces_.front().subspan(offset_, std::min<std::uint64_t>(size, pieces_.front().size() - offset_));
-    offset_ += run.size();
-    left_ -= run.size();
-    return run;
-  }
-  void Skip(std::uint64_t size) {
-    while (size != 0) size -= Run(size).size();
-  }
-
-  std::span<const Bytes> pieces_;
-  std::size_t offset_ = 0;  // in the first piece
-  std::uint64_t left_ = 0;
-};
 
 absl::Status Malformed() {
   return MakeError(absl::StatusCode::kInternal, "BAD_MESSAGE",
                    "the server sent a message that cannot be read; is it a ckptd of this version?");
 }
 
-bool ReadChunk(WireReader& reader, ChunkPieces& chunk) {
-  while (!reader.AtEnd()) {
-    std::uint32_t field;
-    std::uint32_t type;
-    if (!reader.Tag(field, type)) return false;
-    bool read;
-    if (field == v1::ChunkDownload::kTensorFieldNumber && type == kVarint) {
-      read = reader.Varint(chunk.tensor);
-    } else if (field == v1::ChunkDownload::kIndexFieldNumber && type == kVarint) {
-      read = reader.Varint(chunk.index);
-    } else if (field == v1::ChunkDownload::kPayloadFieldNumber && type == kLengthDelimited) {
-      read = reader.Content(chunk.payload);
-    } else {
-      read = reader.SkipField(type);
+// A ChunkDownload. False if it is malformed.
+bool ReadChunk(std::span<const Bytes> encoded, ChunkPieces& chunk) {
+  WireReader reader(encoded);
+  while (auto field = reader.Next()) {
+    if (field->number == v1::ChunkDownload::kTensorFieldNumber && field->type == WireField::Type::kVarint) {
+      chunk.tensor = field->value;
+    } else if (field->number == v1::ChunkDownload::kIndexFieldNumber && field->type == WireField::Type::kVarint) {
+      chunk.index = field->value;
+    } else if (field->number == v1::ChunkDownload::kPayloadFieldNumber && field->type == WireField::Type::kBytes) {
+      chunk.payload = std::move(field->bytes);
     }
-    if (!read) return false;
   }
-  return true;
+  return reader.ok();
 }
 
-char* PutVarint(char* out, std::uint64_t value) {
-  for (; value >= 0x80; value >>= 7) *out++ = static_cast<char>(value | 0x80);
-  *out++ = static_cast<char>(value);
-  return out;
-}
-
-constexpr char TagByte(int field) { return static_cast<char>(field << 3 | static_cast<int>(kLengthDelimited)); }
+// Of a length-delimited field.
+constexpr std::uint64_t Tag(int field) { return static_cast<std::uint64_t>(field) << 3 | 2; }
 
 }  // namespace
 
@@ -181,21 +71,18 @@ absl::Status DecodeMessage(const grpc::ByteBuffer& buffer, google::protobuf::Mes
 }
 
 grpc::ByteBuffer EncodeChunkUpload(const Fingerprint& fingerprint, grpc::Slice payload) {
-  std::array<char, 16> size;
-  const auto size_bytes = static_cast<std::size_t>(PutVarint(size.data(), payload.size()) - size.data());
-  const std::size_t chunk_bytes = 2 + Fingerprint::kSize + 1 + size_bytes + payload.size();
+  std::string chunk;  // up to where the payload's bytes stand
+  AppendVarint(chunk, Tag(v1::ChunkUpload::kFingerprintFieldNumber));
+  AppendVarint(chunk, Fingerprint::kSize);
+  chunk.append(fingerprint.view());
+  AppendVarint(chunk, Tag(v1::ChunkUpload::kPayloadFieldNumber));
+  AppendVarint(chunk, payload.size());
 
-  std::array<char, 64> head;
-  char* out = head.data();
-  *out++ = TagByte(v1::SaveRequest::kChunkFieldNumber);
-  out = PutVarint(out, chunk_bytes);
-  *out++ = TagByte(v1::ChunkUpload::kFingerprintFieldNumber);
-  *out++ = static_cast<char>(Fingerprint::kSize);
-  out = std::copy_n(fingerprint.view().data(), Fingerprint::kSize, out);
-  *out++ = TagByte(v1::ChunkUpload::kPayloadFieldNumber);
-  out = std::copy_n(size.data(), size_bytes, out);
-  const std::array<grpc::Slice, 2> slices = {
-      grpc::Slice(head.data(), static_cast<std::size_t>(out - head.data())), std::move(payload)};
+  std::string head;
+  AppendVarint(head, Tag(v1::SaveRequest::kChunkFieldNumber));
+  AppendVarint(head, chunk.size() + payload.size());
+  head += chunk;
+  const std::array<grpc::Slice, 2> slices = {grpc::Slice(head), std::move(payload)};
   return {slices.data(), slices.size()};
 }
 
@@ -203,21 +90,15 @@ absl::StatusOr<std::optional<ChunkPieces>> FindChunkDownload(std::span<const Byt
   WireReader reader(encoded);
   std::optional<ChunkPieces> chunk;
   bool other = false;
-  while (!reader.AtEnd()) {
-    std::uint32_t field;
-    std::uint32_t type;
-    if (!reader.Tag(field, type)) return Malformed();
-    if (field == v1::RestoreResponse::kChunkFieldNumber && type == kLengthDelimited) {
-      if (chunk.has_value()) return Malformed();  // protobuf would merge the two; no server sends that
-      std::uint64_t outer_left;
-      if (!reader.Enter(outer_left) || !ReadChunk(reader, chunk.emplace())) return Malformed();
-      reader.Leave(outer_left);
-    } else {
-      other |= field < v1::RestoreResponse::kChunkFieldNumber;
-      if (!reader.SkipField(type)) return Malformed();
+  while (const auto field = reader.Next()) {
+    if (field->number != v1::RestoreResponse::kChunkFieldNumber || field->type != WireField::Type::kBytes) {
+      other |= field->number < v1::RestoreResponse::kChunkFieldNumber;
+      continue;
     }
+    if (chunk.has_value()) return Malformed();  // protobuf would merge the two; no server sends that
+    if (!ReadChunk(field->bytes, chunk.emplace())) return Malformed();
   }
-  if (chunk.has_value() && other) return Malformed();  // two messages of a oneof
+  if (!reader.ok() || (chunk.has_value() && other)) return Malformed();
   return chunk;
 }
 
