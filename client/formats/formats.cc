@@ -7,6 +7,8 @@
 #include "base/status.h"
 #include "client/formats/pth_file.h"
 #include "client/formats/pth_writer.h"
+#include "client/formats/safetensors_file.h"
+#include "client/formats/safetensors_writer.h"
 
 namespace ckpt {
 
@@ -22,7 +24,7 @@ absl::StatusOr<FileFormat> FormatOfPath(const std::string& path) {
 absl::StatusOr<std::unique_ptr<StateFile>> ReadStateFile(const std::string& path, FileFormat format,
                                                          const ReadFileOptions& options) {
   if (format == FileFormat::kPth) return formats::ReadPthFile(path, options);
-  return MakeError(absl::StatusCode::kUnimplemented, "", "");
+  return formats::ReadSafetensorsFile(path);
 }
 
 absl::StatusOr<std::unique_ptr<StateFileWriter>> StateFileWriter::Create(const std::string& path, FileFormat format,
@@ -30,7 +32,7 @@ absl::StatusOr<std::unique_ptr<StateFileWriter>> StateFileWriter::Create(const s
                                                                          std::span<const v1::Tensor> tensors,
                                                                          const Options& options) {
   if (format == FileFormat::kPth) return formats::CreatePthWriter(path, nodes, tensors, options);
-  return MakeError(absl::StatusCode::kUnimplemented, "", "");
+  return formats::CreateSafetensorsWriter(path, nodes, tensors, options);
 }
 
 }  // namespace ckpt

@@ -19,6 +19,23 @@ bool TakeCount(std::string_view& text, std::uint64_t& count) {
   return true;
 }
 
+// What numpy has on the machines that we know; longdouble is an f16, or a c32.
+bool IsElement(char kind, std::uint64_t count) {
+  switch (kind) {
+    case 'b': return count == 1;
+    case 'i':
+    case 'u': return count == 1 || count == 2 || count == 4 || count == 8;
+    case 'f': return count == 2 || count == 4 || count == 8 || count == 16;
+    case 'c': return count == 8 || count == 16 || count == 32;
+    case 'm':
+    case 'M': return count == 8;
+    case 'S':
+    case 'U':
+    case 'V': return true;
+    default: return false;
+  }
+}
+
 }  // namespace
 
 bool IsTimeUnit(std::string_view unit) {
@@ -66,10 +83,10 @@ std::optional<NumpyDType> ParseNumpyDType(std::string_view text) {
     dtype.order = text[0];
     text.remove_prefix(1);
   }
-  if (text.empty() || std::string_view("biufcSUVmM").find(text[0]) == std::string_view::npos) return std::nullopt;
+  if (text.empty()) return std::nullopt;
   dtype.kind = text[0];
   text.remove_prefix(1);
-  if (!TakeCount(text, dtype.count)) return std::nullopt;
+  if (!TakeCount(text, dtype.count) || !IsElement(dtype.kind, dtype.count)) return std::nullopt;
   const bool time = dtype.kind == 'm' || dtype.kind == 'M';
   if (time && !text.empty()) {
     if (text.size() < 3 || text.front() != '[' || text.back() != ']') return std::nullopt;

@@ -24,6 +24,7 @@ using Kind = PickleKind;
 constexpr std::uint64_t kMaxNodesPerByte = 16;
 constexpr std::uint64_t kMinNodeLimit = 1'000'000;
 constexpr std::uint64_t kMaxNodeLimit = 10'000'000;
+constexpr std::size_t kMaxDimensions = 64;  // of a tensor in a checkpoint
 constexpr std::string_view kAdvice = "a state cannot hold this; take it out or turn it into plain values before saving";
 
 // The value as a mapping's key or a plain leaf, if it can be that.
@@ -230,6 +231,8 @@ absl::Status Layout::SetLeaf(const PickleValue& value, v1::StateNode& node) {
 }
 
 absl::Status Layout::SetShape(const PickleValue& size, v1::Tensor& meta) const {
+  if (size.items.size() > kMaxDimensions)
+    return UnsupportedValue(walk_.path(), absl::StrCat("a tensor of more than ", kMaxDimensions, " dimensions"), kAdvice);
   for (const PickleRef ref : size.items) {
     const PickleValue& extent = graph_[ref];
     if (extent.kind != Kind::kInt || static_cast<std::int64_t>(extent.bits) < 0)

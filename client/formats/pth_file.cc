@@ -64,6 +64,10 @@ absl::StatusOr<Entries> IndexEntries(const std::vector<ZipEntry>& entries) {
   }
   if (index.contains("constants.pkl"))
     return BadFile("it is a TorchScript archive; save the module's state_dict() with torch.save instead");
+  for (const ZipEntry& entry : entries)
+    if (entry.compressed)
+      return BadFile(absl::StrCat("entry ", entry.name,
+                                  " is compressed, which torch.save never does; unzip it and pack it again with zip -0"));
   if (!index.contains("data.pkl")) return BadFile("it has no data.pkl; torch.save writes one");
   if (const auto order = index.find("byteorder"); order != index.end() && order->second->bytes != "little")
     return BadFile("it was written on a big-endian machine; load and save it again on a little-endian one");

@@ -17,6 +17,7 @@
 #include "client/formats/file_error.h"
 #include "client/formats/output_file.h"
 #include "client/formats/pickle_writer.h"
+#include "client/formats/tensor_strides.h"
 #include "client/formats/written_pieces.h"
 #include "client/formats/zip_writer.h"
 
@@ -93,9 +94,7 @@ absl::Status PthWriter::PlaceTensor(std::uint64_t number) {
   const std::uint64_t holder = tensor.has_view_of() ? tensor.view_of() : number;
   if (holder >= tensors_.size() || tensors_[holder].has_view_of())
     return UnsupportedValue(tensor.path(), "a view of a tensor that holds no bytes", "the checkpoint is malformed");
-  CKPT_RETURN_IF_ERROR(SizeBytes(tensor).status());
-  if (!tensor.strides().empty() && tensor.strides_size() != tensor.shape_size())
-    return UnsupportedValue(tensor.path(), "a tensor whose strides do not fit its shape", "the checkpoint is malformed");
+  CKPT_ASSIGN_OR_RETURN(const std::uint64_t reach, ReachBytes(tensor));
   if (storage_of_[holder] == kNone) {
     CKPT_ASSIGN_OR_RETURN(const std::uint64_t size, SizeBytes(tensors_[holder]));
     storage_of_[holder] = storages_.size();
@@ -103,6 +102,8 @@ absl::Status PthWriter::PlaceTensor(std::uint64_t number) {
   }
   storage_of_[number] = storage_of_[holder];
   Storage& storage = storages_[storage_of_[holder]];
+  if (tensor.view_offset_bytes() > storage.size_bytes || reach > storage.size_bytes - tensor.view_offset_bytes())
+    return UnsupportedValue(tensor.path(), "a view beyond the bytes that it shows", "the checkpoint is malformed");
   if (storage.dtype != tensor.dtype()) storage.dtype = v1::DTYPE_UNSPECIFIED;
   return absl::OkStatus();
 }

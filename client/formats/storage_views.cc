@@ -9,6 +9,7 @@
 #include "base/state_walk.h"
 #include "base/status.h"
 #include "client/formats/file_error.h"
+#include "client/formats/tensor_strides.h"
 
 namespace ckpt::formats {
 namespace {
@@ -17,23 +18,6 @@ constexpr std::size_t kNone = std::numeric_limits<std::size_t>::max();
 
 // Where a hidden tensor may begin: a multiple of every element's size, so that views of any type can be written again.
 constexpr std::uint64_t kAlignment = 16;
-
-// Bytes from the first element to the end of the last. InvalidArgument for strides that are negative or too large.
-absl::StatusOr<std::uint64_t> Reach(const v1::Tensor& tensor, std::uint64_t size_bytes) {
-  if (tensor.strides().empty()) return size_bytes;
-  std::uint64_t elements = 1;
-  bool fits = true;
-  for (int d = 0; d < tensor.shape_size() && fits; ++d) {
-    std::uint64_t reach = 0;
-    fits = tensor.strides(d) >= 0 &&
-           !__builtin_mul_overflow(tensor.shape(d) - 1, static_cast<std::uint64_t>(tensor.strides(d)), &reach) &&
-           !__builtin_add_overflow(elements, reach, &elements);
-  }
-  std::uint64_t bytes = 0;
-  if (!fits || __builtin_mul_overflow(elements, std::uint64_t{ElementSize(tensor.dtype())}, &bytes))
-    return UnsupportedValue(tensor.path(), "torch.Tensor with impossible strides", "the file is malformed");
-  return bytes;
-}
 
 bool SameView(const v1::Tensor& a, const v1::Tensor& b) {
   return a.dtype() == b.dtype() && std::equal(a.shape().begin(), a.shape().end(), b.shape().begin(), b.shape().end()) &&
@@ -55,7 +39,7 @@ std::uint64_t StorageViews::AddTensor(Tensor tensor) {
 absl::StatusOr<std::uint64_t> StorageViews::AddView(v1::Tensor meta, std::size_t storage, std::uint64_t offset_bytes) {
   CKPT_ASSIGN_OR_RETURN(const std::uint64_t size, SizeBytes(meta));
   if (size == 0) return AddTensor({std::move(meta), nullptr});
-  CKPT_ASSIGN_OR_RETURN(const std::uint64_t reach, Reach(meta, size));
+  CKPT_ASSIGN_OR_RETURN(const std::uint64_t reach, ReachBytes(meta));
   Storage& shown = storages_[storage];
   if (offset_bytes > shown.bytes.size() || reach > shown.bytes.size() - offset_bytes)
     return UnsupportedValue(meta.path(), "torch.Tensor that reaches beyond its storage", "the file is malformed");

@@ -2,6 +2,10 @@
 
 #include <algorithm>
 
+#include "base/data_type.h"
+#include "base/status.h"
+#include "client/formats/file_error.h"
+
 namespace ckpt::formats {
 
 std::vector<std::int64_t> StridesOf(const v1::Tensor& tensor) {
@@ -13,6 +17,23 @@ std::vector<std::int64_t> StridesOf(const v1::Tensor& tensor) {
     step *= std::max<std::uint64_t>(tensor.shape(d), 1);
   }
   return strides;
+}
+
+absl::StatusOr<std::uint64_t> ReachBytes(const v1::Tensor& tensor) {
+  CKPT_ASSIGN_OR_RETURN(const std::uint64_t size, SizeBytes(tensor));
+  if (size == 0 || tensor.strides().empty()) return size;
+  std::uint64_t elements = 1;
+  bool fits = tensor.strides_size() == tensor.shape_size();
+  for (int d = 0; d < tensor.shape_size() && fits; ++d) {
+    std::uint64_t reach = 0;
+    fits = tensor.strides(d) >= 0 &&
+           !__builtin_mul_overflow(tensor.shape(d) - 1, static_cast<std::uint64_t>(tensor.strides(d)), &reach) &&
+           !__builtin_add_overflow(elements, reach, &elements);
+  }
+  std::uint64_t bytes = 0;
+  if (!fits || __builtin_mul_overflow(elements, std::uint64_t{ElementSize(tensor.dtype())}, &bytes))
+    return UnsupportedValue(tensor.path(), "a tensor whose strides do not fit its shape", "it is malformed");
+  return bytes;
 }
 
 }  // namespace ckpt::formats

@@ -72,17 +72,15 @@ absl::StatusOr<ZipEntry> ReadEntry(unzFile zip, std::string_view file) {
   if (!IsPrintableUtf8(entry.name))
     return BadFile(absl::StrCat("an entry has the name ", PrintableUtf8(entry.name)));
   if ((info.flag & 1) != 0) return BadFile(absl::StrCat("entry ", entry.name, " is encrypted"));
-  if (info.compression_method != 0 || info.compressed_size != info.uncompressed_size)
-    return BadFile(absl::StrCat("entry ", entry.name,
-                                " is compressed, which torch.save never does; unzip it and pack it again with zip -0"));
+  entry.compressed = info.compression_method != 0 || info.compressed_size != info.uncompressed_size;
   // Also checks the local header, against which the directory's offset is worth something.
   if (unzOpenCurrentFile2(zip, nullptr, nullptr, 1) != UNZ_OK)
     return DamagedFile(absl::StrCat("entry ", entry.name, " has a damaged header"));
   const std::uint64_t offset = unzGetCurrentFileZStreamPos64(zip);
   unzCloseCurrentFile(zip);
-  if (offset > file.size() || info.uncompressed_size > file.size() - offset)
+  if (offset > file.size() || info.compressed_size > file.size() - offset)
     return DamagedFile(absl::StrCat("entry ", entry.name, " goes beyond the end of the file"));
-  entry.bytes = file.substr(offset, info.uncompressed_size);
+  entry.bytes = file.substr(offset, info.compressed_size);
   entry.crc32 = static_cast<std::uint32_t>(info.crc);
   return entry;
 }
@@ -118,6 +116,11 @@ absl::StatusOr<std::vector<ZipEntry>> ReadZipDirectory(std::string_view file) {
     CKPT_ASSIGN_OR_RETURN(ZipEntry entry, ReadEntry(zip, file));
     entries.push_back(std::move(entry));
   }
+  // The end record must be whole, and the file's end: minizip does not look at its last bytes.
+  constexpr std::size_t kEndRecordSize = 22;
+  const std::uint64_t tail = kEndRecordSize + global.size_comment;
+  if (tail > file.size() || !file.substr(file.size() - tail).starts_with("PK\x05\x06"))
+    return DamagedFile("its zip directory does not end with the file; the file may be truncated");
   if (entries.size() != global.number_entry) return DamagedFile("its zip directory is damaged");
   CKPT_RETURN_IF_ERROR(CheckApart(entries));
   return entries;

@@ -13,12 +13,13 @@ namespace ckpt::formats {
 
 struct ZipEntry {
   std::string name;
-  std::string_view bytes;  // in the file
-  std::uint32_t crc32;     // as the directory says
+  std::string_view bytes = {};  // in the file, as they are there
+  std::uint32_t crc32 = 0;      // of the content, as the directory says
+  bool compressed = false;
 };
 
-// The entries in the directory's order. Entries must be stored (not compressed), must not be encrypted, must lie apart
-// within the file and have names of their own.
+// The entries in the directory's order. Entries must not be encrypted, must lie apart within the file and have names of
+// their own.
 // Errors: InvalidArgument (no zip file, or one that is not like that), DataLoss (truncated, a directory that
 // contradicts the file).
 absl::StatusOr<std::vector<ZipEntry>> ReadZipDirectory(std::string_view file);
