@@ -135,7 +135,7 @@ def entry(begin, end, shape=None, dtype="U8"):
         file_of(b"{"),
         file_of(b'{"a":'),
         file_of({}, b"x"),
-        file_of({"a": entry(0, 4)}, b"xxx"),
+        file_of({"a": entry(0, 4)}, b"abc"),
         file_of({"a": entry(0, 4)}, b"xxxxx"),
         file_of({"a": entry(0, 2), "b": entry(3, 4)}, b"xxxx"),
         file_of({"a": entry(0, 3), "b": entry(2, 4)}, b"xxxx"),

@@ -7,8 +7,8 @@ import tracked
 
 DOCUMENT = "docs/errors.md"
 CALL = re.compile(r"\bMakeError\(\s*absl::StatusCode::k(\w+),\s*\"([A-Z][A-Z0-9_]*)\"")
-# Given through a function of the file's own: known by its look. CKPT_… are environment variables.
-LITERAL = re.compile(r"\"(?!CKPT_)([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)\"")
+# Given through a function of the file's own: known by its look. CKPT_… are environment variables, F8_… element types.
+LITERAL = re.compile(r"\"(?!CKPT_|F8_)([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)\"")
 ROW = re.compile(r"^\| `([A-Z][A-Z0-9_]*)` \| ([A-Z_, ]+) \| [^|]*\w[^|]* \| [^|]*\w[^|]* \|$", re.MULTILINE)
 # Where MakeError is defined, and where an error that came over the wire is made again.
 EXEMPT = re.compile(r"base/status\.(h|cc)|(server|client)/grpc_status\.(h|cc)|.*_test\.cc|tests/.*")
