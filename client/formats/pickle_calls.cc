@@ -36,6 +36,8 @@ class Call {
     return {.kind = Kind::kRefused, .text = graph_.Keep(std::move(what))};
   }
 
+  [[nodiscard]] std::string MemberName() const;
+
   // The first argument's items, if it is a container of that kind, or none for a call without arguments.
   PickleValue Container(Kind made, Kind from);
   PickleValue DefaultDict();
@@ -224,6 +226,12 @@ PickleValue Call::NumpyFromBuffer() {
           .items = {arguments_[1], arguments_[2]}};
 }
 
+// "module.Color.RED" of getattr(module.Color, "RED"), as some Pythons write an enum's member; else "".
+std::string Call::MemberName() const {
+  if (callable_.text != "getattr" || size() != 2 || !Is(0, Kind::kGlobal) || !Is(1, Kind::kStr)) return {};
+  return absl::StrCat(std::string(at(0).text), ".", std::string(at(1).text));
+}
+
 PickleValue Call::Result() {
   if (callable_.kind != Kind::kGlobal) return Refused();
   switch (static_cast<Global>(callable_.bits)) {
@@ -253,7 +261,7 @@ PickleValue Call::Result() {
       if (size() != 1 || !Is(0, Kind::kStr)) return Refused();
       return {.kind = Kind::kTorchVersion, .text = at(0).text};
     case Global::kNamespace: return size() == 0 ? PickleValue{.kind = Kind::kNamespace} : Refused();
-    default: return Refused();
+    default: return Refused(MemberName());
   }
 }
 

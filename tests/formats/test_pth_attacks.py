@@ -34,6 +34,13 @@ class Color(enum.Enum):
     RED = 1
 
 
+class EnumMember:
+    """Written as enum members are by Python 3.11.0 to 3.11.3."""
+
+    def __reduce__(self):
+        return getattr, (Color, "RED")
+
+
 @dataclasses.dataclass
 class Config:
     lr: float = 0.1
@@ -84,6 +91,7 @@ def object_array():
         (Dict(a=1), "test_pth_attacks.Dict"),
         (Int(3), "test_pth_attacks.Int"),
         (Color.RED, "test_pth_attacks.Color"),
+        (EnumMember(), "test_pth_attacks.Color.RED"),
         (Config(), "test_pth_attacks.Config"),
         (Point(1, 2), "test_pth_attacks.Point"),
         (Hook, "test_pth_attacks.Hook"),
