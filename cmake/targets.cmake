@@ -86,3 +86,15 @@ function(ckpt_python_test name)
   set_tests_properties(${name} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT} SKIP_RETURN_CODE 77
     RUN_SERIAL ${ARG_SERIAL} ENVIRONMENT "${ARG_ENVIRONMENT}")
 endfunction()
+
+# ckpt_pytest(NAME SCRIPT test_x.py LABEL … [TIMEOUT seconds] [ENVIRONMENT NAME=VALUE …]): a file of pytest tests, with what
+# tests/requirements.txt lists.
+function(ckpt_pytest name)
+  cmake_parse_arguments(ARG "" "SCRIPT;LABEL;TIMEOUT" "ENVIRONMENT" ${ARGN})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 300)
+  endif()
+  add_test(NAME ${name} COMMAND ${CKPT_PYTHON} -m pytest -q -p no:cacheprovider ${CMAKE_CURRENT_SOURCE_DIR}/${ARG_SCRIPT})
+  set_tests_properties(${name} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT}
+    ENVIRONMENT "PYTHONDONTWRITEBYTECODE=1;${ARG_ENVIRONMENT}")
+endfunction()

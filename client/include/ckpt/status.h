@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "absl/status/status.h"
 
@@ -9,5 +10,8 @@ namespace ckpt {
 
 // The machine-readable reason of an error ("RUN_NOT_FOUND"; docs/errors.md lists them), or "".
 [[nodiscard]] std::string ReasonOf(const absl::Status& status);
+
+// An error with a reason, as this library makes them.
+[[nodiscard]] absl::Status MakeError(absl::StatusCode code, std::string_view reason, std::string_view message);
 
 }  // namespace ckpt

@@ -1,0 +1,21 @@
+#include "client/cli/commands.h"
+
+namespace ckpt::cli {
+
+int ExitCode(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kOk: return 0;
+    case absl::StatusCode::kNotFound: return 3;
+    case absl::StatusCode::kAlreadyExists:
+    case absl::StatusCode::kAborted:
+    case absl::StatusCode::kFailedPrecondition: return 4;
+    case absl::StatusCode::kPermissionDenied:
+    case absl::StatusCode::kUnauthenticated: return 5;
+    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kDeadlineExceeded: return 6;
+    case absl::StatusCode::kDataLoss: return 7;
+    default: return 1;
+  }
+}
+
+}  // namespace ckpt::cli

@@ -1,0 +1,194 @@
+// ckptctl: looks at the checkpoints of a ckptd, saves files to it and restores them.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "ckpt/status.h"
+#include "client/cli/commands.h"
+#include "client/cli/text.h"
+
+namespace {
+
+using ckpt::cli::Context;
+
+constexpr char kExitCodes[] =
+    "Exit codes:\n"
+    "  0 ok   1 failed   2 usage   3 not found   4 conflict or exists   5 refused (auth)   6 server unreachable\n"
+    "  7 data damaged\n\n"
+    "A reference REF is RUN@EPOCH, RUN@EPOCH#VERSION, RUN:latest, RUN:best, RUN:best:METRIC, RUN:best:METRIC:min,\n"
+    "RUN:best:METRIC:max or RUN:TAG.\n\n"
+    "Examples:\n"
+    "  ckptctl runs\n"
+    "  ckptctl save resnet50 checkpoint.pth --metric val_acc=0.91\n"
+    "  ckptctl restore resnet50:best best.pth";
+
+const std::map<std::string, ckpt::FileFormat> kFormats = {{"pth", ckpt::FileFormat::kPth},
+                                                          {"safetensors", ckpt::FileFormat::kSafetensors}};
+
+// What the command line says.
+struct Options {
+  std::string server = "127.0.0.1:7070";
+  std::string domain = "default";
+  std::string output = "table";
+  double retry_s = 30;
+  std::string run;
+  std::string reference;
+  std::vector<std::string> metrics;
+  std::vector<std::string> labels;
+  ckpt::cli::SaveCommand save;
+  ckpt::cli::RestoreCommand restore;
+};
+
+using Command = std::function<absl::Status(Context)>;
+
+// Prints what went wrong, and returns the exit code for it.
+int Fail(const absl::Status& status) {
+  const std::string reason = ckpt::ReasonOf(status);
+  std::fflush(stdout);
+  std::fprintf(stderr, "ckptctl: %s%s\n", ckpt::cli::Printable(std::string(status.message())).c_str(),
+               reason.empty() ? "" : absl::StrCat(" [", reason, "]").c_str());
+  return ckpt::cli::ExitCode(status);
+}
+
+// The exit code once all is printed.
+int Flush() {
+  if (std::fflush(stdout) == 0) return 0;
+  std::perror("ckptctl: cannot write the result");
+  return 1;
+}
+
+void AddGlobal(CLI::App& app, Options& options) {
+  app.add_option("--server", options.server, "HOST:PORT of the ckptd")->envname("CKPT_SERVER")->capture_default_str();
+  app.add_option("--domain", options.domain, "Domain to work in")->envname("CKPT_DOMAIN")->capture_default_str();
+  app.add_option("--output", options.output, "How results are printed")
+      ->check(CLI::IsMember({"table", "json"}))
+      ->capture_default_str();
+  app.add_option("--retry-s", options.retry_s, "Seconds for which an unreachable server is tried again")
+      ->check(CLI::Range(0.0, 86400.0))
+      ->capture_default_str();
+  app.fallthrough();
+}
+
+void AddReads(CLI::App& app, Options& options, Command& chosen) {
+  CLI::App* runs = app.add_subcommand("runs", "List the runs");
+  runs->footer("Example:\n  ckptctl runs --output json");
+  runs->callback([&chosen] { chosen = ckpt::cli::Runs; });
+
+  CLI::App* list = app.add_subcommand("list", "List a run's checkpoints");
+  list->add_option("RUN", options.run, "The run")->required();
+  list->footer("Example:\n  ckptctl list resnet50");
+  list->callback([&] { chosen = [&](Context context) { return ckpt::cli::List(context, options.run); }; });
+
+  CLI::App* show = app.add_subcommand("show", "Show a checkpoint: its metadata, components and tensors");
+  show->add_option("REF", options.reference, "The checkpoint")->required();
+  show->footer("Example:\n  ckptctl show resnet50:best:val_loss:min");
+  show->callback([&] { chosen = [&](Context context) { return ckpt::cli::Show(context, options.reference); }; });
+}
+
+// NAME=VALUE into its two halves.
+std::pair<std::string, std::string> Split(const std::string& text) {
+  const std::size_t mark = text.find('=');
+  return {text.substr(0, mark), text.substr(mark + 1)};
+}
+
+std::string CheckPair(const std::string& text) {
+  const std::size_t mark = text.find('=');
+  return mark == std::string::npos || mark == 0 ? text + " is not NAME=VALUE" : "";
+}
+
+std::string CheckMetric(const std::string& text) {
+  double value = 0;
+  if (std::string wrong = CheckPair(text); !wrong.empty()) return wrong;
+  return absl::SimpleAtod(Split(text).second, &value) ? "" : Split(text).second + " is no number";
+}
+
+absl::Status Save(Context context, Options& options) {
+  for (const std::string& text : options.metrics) {
+    const auto [name, number] = Split(text);
+    (void)absl::SimpleAtod(number, &options.save.metrics[name]);  // CheckMetric has read it
+  }
+  for (const std::string& text : options.labels) {
+    auto [key, value] = Split(text);
+    options.save.labels[key] = std::move(value);
+  }
+  return ckpt::cli::SaveFile(context, options.save);
+}
+
+void AddSave(CLI::App& app, Options& options, Command& chosen) {
+  CLI::App* save = app.add_subcommand("save", "Save a .pth or .safetensors file as a checkpoint");
+  save->add_option("RUN", options.save.run, "The run; made if it is not there")->required();
+  save->add_option("FILE", options.save.file, "The file: .pth, .pt, .bin, .ckpt or .safetensors")->required();
+  save->add_option("--epoch", options.save.epoch, "The epoch (default: the file's)");
+  save->add_option("--step", options.save.step, "The step (default: the file's, if it has one)");
+  save->add_option("--metric", options.metrics, "NAME=VALUE; besides the numbers at the file's top level")
+      ->allow_extra_args(false)
+      ->check(CheckMetric);
+  save->add_option("--label", options.labels, "KEY=VALUE")->allow_extra_args(false)->check(CheckPair);
+  save->add_flag("!--no-crc", options.save.check_crc, "Take a file that was written with torch's CRC turned off");
+  save->footer("Example:\n  ckptctl save resnet50 checkpoint.pth --epoch 3 --metric val_acc=0.91 --label git=1f3c2a");
+  save->callback([&] { chosen = [&](Context context) { return Save(context, options); }; });
+}
+
+void AddRestore(CLI::App& app, Options& options, Command& chosen) {
+  CLI::App* restore = app.add_subcommand("restore", "Restore a checkpoint into a file that PyTorch opens");
+  restore->add_option("REF", options.restore.reference, "The checkpoint")->required();
+  restore->add_option("FILE", options.restore.file, "Where to (default: RUN@EPOCH.pth)");
+  restore->add_option("--component", options.restore.components, "Only this top-level part; more than one may be named")
+      ->allow_extra_args(false);
+  restore->add_option("--include", options.restore.include, "Only what matches this glob, as in '*.weight'")
+      ->allow_extra_args(false);
+  restore
+      ->add_option("--format", options.restore.format, "The file's format, pth or safetensors (default: by its ending)")
+      ->transform(CLI::Transformer(kFormats).description(""));
+  restore->add_flag("--force", options.restore.overwrite, "Overwrite an existing file");
+  restore->footer("Example:\n  ckptctl restore resnet50:best best.safetensors --component model");
+  restore->callback(
+      [&] { chosen = [&](Context context) { return ckpt::cli::RestoreFile(context, options.restore); }; });
+}
+
+int Run(const Options& options, const Command& chosen) {
+  ckpt::ConnectOptions connect;
+  connect.address = options.server;
+  connect.domain = options.domain;
+  connect.retry_for = std::chrono::milliseconds(static_cast<std::int64_t>(options.retry_s * 1000));
+  const absl::StatusOr<std::unique_ptr<ckpt::Client>> client = ckpt::Client::Connect(connect);
+  if (!client.ok()) return Fail(client.status());
+  const absl::Status status = chosen({**client, options.output == "json"});
+  return status.ok() ? Flush() : Fail(status);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{"Lists, saves and restores the checkpoints of a ckptd", "ckptctl"};
+  Options options;
+  Command chosen;
+  AddGlobal(app, options);
+  app.set_version_flag("--version", "ckptctl " CKPT_VERSION);
+  app.footer(kExitCodes);
+  app.require_subcommand(1);
+  AddReads(app, options, chosen);
+  AddSave(app, options, chosen);
+  AddRestore(app, options, chosen);
+  CLI::App* completion = app.add_subcommand("completion", "Print a completion script");
+  std::string shell;
+  completion->add_option("SHELL", shell, "The shell")->required()->check(CLI::IsMember({"bash"}));
+  completion->footer("Example:\n  source <(ckptctl completion bash)");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
+  if (completion->parsed()) {
+    std::fputs(ckpt::cli::BashCompletion().c_str(), stdout);
+    return Flush();
+  }
+  return Run(options, chosen);
+}

@@ -1,0 +1,25 @@
+"""ckptd and ckptctl, as built, for each test file."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "harness"))
+from server import Ctl, Server  # noqa: E402
+
+BIN = Path(os.environ["CKPT_BIN"])
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("server")
+    with Server(BIN / "ckptd", folder / "store", folder / "ckptd.log") as running:
+        yield running
+        assert running.stop() == 0
+
+
+@pytest.fixture
+def ctl(server):
+    return Ctl(BIN / "ckptctl", server.address)

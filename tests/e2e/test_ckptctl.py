@@ -1,0 +1,354 @@
+"""ckptctl as people and scripts use it: what it prints, where, and how it ends."""
+
+import hashlib
+import os
+import pty
+import re
+import shutil
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from same_state import assert_same
+from server import Ctl, Server
+from torch import nn
+
+CKPTCTL = Path(os.environ["CKPT_BIN"]) / "ckptctl"
+CHECKPOINT_KEYS = ["run", "epoch", "version", "step", "metrics", "labels", "tags", "logical_bytes", "new_bytes", "create_time"]
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+        self.norm = nn.BatchNorm2d(8)
+        self.head = nn.Linear(8, 70_000)
+        self.tied = nn.Linear(8, 70_000)
+        self.tied.weight = self.head.weight
+        self.conv.bias.requires_grad_(False)
+
+    def forward(self, x):
+        h = self.norm(self.conv(x)).mean((2, 3))
+        return self.head(h) + self.tied(h)
+
+
+def trained(epoch=3):
+    torch.manual_seed(epoch)
+    net = Net()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.01)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [2, 3])
+    for _ in range(2):
+        optimizer.zero_grad()
+        net(torch.randn(4, 3, 8, 8)).square().mean().backward()
+        optimizer.step()
+        scheduler.step()
+    return {
+        "model": net.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scheduler": scheduler.state_dict(),
+        "rng": torch.get_rng_state(),
+        "epoch": epoch,
+        "step": epoch * 100,
+        "best_accuracy": epoch / 8,
+        "val_loss": torch.tensor(2.5),
+        "amp": True,
+        "arch": "net",
+    }
+
+
+def digest_of(tensor):
+    """A contiguous tensor's digest, as client/include/ckpt/tensor_digest.h has it."""
+    data = tensor.detach().numpy().tobytes()
+    head = struct.pack(f"<I{2 * tensor.dim()}Q", tensor.dim(), *[0] * tensor.dim(), *tensor.shape)
+    chunks = b"".join(hashlib.sha256(data[i : i + (1 << 20)]).digest() for i in range(0, len(data), 1 << 20))
+    return hashlib.sha256(head + chunks).hexdigest()
+
+
+def save_pth(path, state):
+    torch.save(state, path)
+    return path
+
+
+def run(*words, server=None, env=None, **more):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("CKPT_")} | (env or {})
+    where = ["--server", server.address] if server else []
+    return subprocess.run(
+        [CKPTCTL, *where, *map(str, words)], capture_output=True, text=True, timeout=60, env=environment, **more
+    )
+
+
+def fails(code, *words, server=None, **more):
+    """Asserts the exit code and that nothing is on standard output; returns what is on standard error."""
+    done = run(*words, server=server, **more)
+    assert (done.returncode, done.stdout) == (code, ""), (done.returncode, done.stdout, done.stderr)
+    assert done.stderr
+    return done.stderr
+
+
+def test_a_pth_goes_in_and_comes_back_equal(server, ctl, tmp_path):
+    state = trained()
+    saved = ctl("save", "equal", save_pth(tmp_path / "in.pth", state))
+    assert saved["epoch"] == 3 and saved["version"] == 1 and saved["step"] == 300
+    ctl("restore", "equal@3", tmp_path / "out.pth")
+    for mmap in (False, True):
+        assert_same(torch.load(tmp_path / "in.pth", weights_only=True), torch.load(tmp_path / "out.pth", weights_only=True, mmap=mmap))
+    net = Net()
+    net.load_state_dict(torch.load(tmp_path / "out.pth", weights_only=True)["model"])
+
+
+def test_the_same_file_as_the_next_epoch_adds_next_to_nothing(server, ctl, tmp_path):
+    torch.manual_seed(1)
+    path = save_pth(tmp_path / "in.pth", {"model": {f"w{i}": torch.randn(1 << 20) for i in range(8)}, "epoch": 1})
+    first = ctl("save", "again", path)
+    second = ctl("save", "again", path, "--epoch", 2)
+    assert first["new_bytes"] > first["logical_bytes"] >= 32 << 20
+    assert second["new_bytes"] < first["logical_bytes"] / 1000 + (128 << 10)
+    assert second["logical_bytes"] == first["logical_bytes"]
+    (entry,) = [r for r in ctl("runs") if r["run"] == "again"]
+    assert entry["logical_bytes"] == 2 * first["logical_bytes"]
+    assert entry["stored_bytes"] == first["new_bytes"] + second["new_bytes"]
+
+
+def test_what_the_file_says_of_itself(server, ctl, tmp_path):
+    path = save_pth(tmp_path / "in.pth", trained(7))
+    assert ctl("save", "says", path)["metrics"] == {"best_accuracy": 0.875, "val_loss": 2.5}
+    words = ("--epoch", 8, "--step", 5, "--metric", "val_loss=nan", "--metric", "top5=0.25", "--label", "git=a=b", "--label", "note=")
+    saved = ctl("save", "says", path, *words)
+    assert saved["epoch"] == 8 and saved["step"] == 5
+    assert saved["metrics"] == {"best_accuracy": 0.875, "top5": 0.25, "val_loss": "NaN"}
+    assert saved["labels"] == {"git": "a=b", "note": ""}
+    bare = save_pth(tmp_path / "bare.pth", Net().state_dict())
+    assert "--epoch" in fails(1, "save", "says", bare, server=server)
+    saved = ctl("save", "says", bare, "--epoch", "-1")
+    assert saved["epoch"] == -1 and saved["step"] is None and saved["metrics"] == {}
+    assert "epoch" in fails(1, "save", "says", save_pth(tmp_path / "b.pth", {"epoch": True}), server=server)
+
+
+def test_json_shapes(server, ctl, tmp_path):
+    state = trained()
+    saved = ctl("save", "shapes/one", save_pth(tmp_path / "in.pth", state), "--label", "host=a")
+    assert list(saved) == CHECKPOINT_KEYS
+    assert saved["tags"] == [] and re.fullmatch(TIME, saved["create_time"])
+    assert ctl("list", "shapes/one") == [saved]
+
+    (entry,) = [r for r in ctl("runs") if r["run"] == "shapes/one"]
+    assert list(entry) == ["run", "checkpoints", "latest_epoch", "best", "logical_bytes", "stored_bytes", "create_time", "update_time"]
+    assert (entry["checkpoints"], entry["latest_epoch"], entry["best"]) == (1, 3, None)  # two metrics and none named as the run's
+
+    shown = ctl("show", "shapes/one:latest")
+    assert list(shown) == [*CHECKPOINT_KEYS, "components", "tensors"]
+    assert shown["components"][:4] == ["model", "optimizer", "scheduler", "rng"]
+    tensors = {t["path"]: t for t in shown["tensors"]}
+    weight = tensors["model.conv.weight"]
+    assert list(weight) == ["path", "component", "dtype", "shape", "size_bytes", "role", "requires_grad", "digest"]
+    assert weight["shape"] == [8, 3, 3, 3] and weight["dtype"] == "float32" and weight["size_bytes"] == 864
+    assert weight["component"] == "model" and weight["digest"] == digest_of(state["model"]["conv.weight"])
+    assert tensors["model.head.weight"]["digest"] == digest_of(state["model"]["head.weight"])  # several chunks
+    assert tensors["model.norm.num_batches_tracked"]["dtype"] == "int64"
+    assert tensors["model.norm.running_mean"]["role"] == "buffer"
+    assert tensors["optimizer.state.0.exp_avg"]["role"] == "optimizer"
+    assert tensors["model.head.weight"]["digest"] == tensors["model.tied.weight"]["digest"]
+    assert sum(t["size_bytes"] for t in shown["tensors"]) >= shown["logical_bytes"] > 0
+
+    restored = ctl("restore", "shapes/one@3", tmp_path / "out.pth")
+    assert restored == {
+        "reference": "shapes/one@3",
+        "run": "shapes/one",
+        "epoch": 3,
+        "version": 1,
+        "file": str(tmp_path / "out.pth"),
+        "size_bytes": (tmp_path / "out.pth").stat().st_size,
+    }
+
+
+def test_tables_are_for_people(server, ctl, tmp_path):
+    path = save_pth(tmp_path / "in.pth", {"model": Net().state_dict(), "epoch": 4, "val_loss": 0.25})
+    saved = run("save", "tables", path, server=server)
+    assert re.fullmatch(r"saved tables@4#1: [\d.]+ MiB, [\d.]+ MiB new\n", saved.stdout) and saved.stderr == ""
+    lines = run("runs", server=server).stdout.splitlines()
+    assert lines[0].split("  ")[0] == "RUN" and len({line.find("LOGICAL") for line in lines[:1]}) == 1
+    assert re.search(r"^tables +1 +4 +val_loss 0\.25 @4 .*" + TIME + "$", "\n".join(lines), re.MULTILINE)
+    text = run("list", "tables", server=server).stdout
+    assert re.search(r"^ +4 +1 +- +val_loss=0\.25 ", text, re.MULTILINE)
+    shown = run("show", "tables@4", server=server).stdout
+    assert re.search(r"^model\.conv\.weight +float32 +\[8, 3, 3, 3\] +864$", shown, re.MULTILINE)
+    restored = run("restore", "tables@4", tmp_path / "out.pth", server=server)
+    assert restored.stdout.startswith("restored tables@4#1 into ") and restored.stderr == ""
+
+
+def test_references(server, ctl, tmp_path):
+    path = save_pth(tmp_path / "in.pth", {"w": torch.ones(2)})
+
+    def save(epoch, **metrics):
+        return ctl("save", "refs", path, "--epoch", epoch, *[w for k, v in metrics.items() for w in ("--metric", f"{k}={v}")])
+
+    def at(reference):
+        shown = ctl("show", reference)
+        return shown["epoch"], shown["version"]
+
+    save(3, val_loss=0.5)
+    assert at("refs:best") == (3, 1)  # its only metric
+    save(3, val_loss=0.25, acc=1)
+    save(4, val_loss=0.25, acc="nan")
+    save(5, val_loss=0.75, acc=2)
+    save(1, val_loss="nan")
+    assert at("refs@3") == (3, 2) and at("refs@3#1") == (3, 1)
+    assert at("refs:latest") == (1, 1)  # committed last
+    assert at("refs:best:val_loss") == at("refs:best:val_loss:min") == (3, 2)  # a tie goes to the earlier epoch
+    assert at("refs:best:val_loss:max") == (5, 1)
+    assert at("refs:best:acc") == (5, 1) and at("refs:best:acc:min") == (3, 2)
+    for reference in ("refs@9", "refs@3#7", "refs:best:top5", "refs:nosuchtag", "nosuchrun@1"):
+        fails(3, "show", reference, server=server)
+    for reference in ("refs@", "refs@x", "refs:best:acc:most", "a//b@1", "refs", "\x1b[31m@1"):
+        assert "\x1b" not in fails(1, "show", reference, server=server)
+
+
+def test_restores_what_was_chosen(server, ctl, tmp_path):
+    state = trained()
+    ctl("save", "chosen", save_pth(tmp_path / "in.pth", state))
+    ctl("restore", "chosen@3", tmp_path / "model.pth", "--component", "model", "--component", "epoch")
+    assert_same({k: torch.load(tmp_path / "in.pth")[k] for k in ("model", "epoch")}, torch.load(tmp_path / "model.pth"))
+    ctl("restore", "chosen@3", tmp_path / "some.pth", "--include", "model.*.weight", "--include", "*running*")
+    assert list(torch.load(tmp_path / "some.pth")) == ["model"]
+    assert [k for k in state["model"] if k.endswith("weight") or "running" in k] == list(torch.load(tmp_path / "some.pth")["model"])
+    assert "model, optimizer" in fails(3, "restore", "chosen@3", tmp_path / "no.pth", "--component", "weights", server=server)
+    assert not (tmp_path / "no.pth").exists()
+
+
+def test_formats_turn_into_each_other(server, ctl, tmp_path):
+    state = trained()
+    ctl("save", "formats", save_pth(tmp_path / "in.pth", state))
+    ctl("restore", "formats@3", tmp_path / "out.safetensors", "--component", "model")
+    loaded = load_file(tmp_path / "out.safetensors")
+    assert sorted(loaded) == sorted(state["model"])  # one component: its name is left out
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in state["model"].items())
+    tensors = {"a.weight": torch.ones(3), "b": torch.arange(4)}
+    save_file(tensors, tmp_path / "in.safetensors")
+    ctl("save", "formats", tmp_path / "in.safetensors", "--epoch", 9)
+    ctl("restore", "formats@9", tmp_path / "anything", "--format", "pth")
+    assert_same(tensors, dict(sorted(torch.load(tmp_path / "anything").items())))
+    assert "ending" in fails(1, "restore", "formats@9", tmp_path / "out.xyz", server=server)
+
+
+def test_the_file_is_named_for_the_checkpoint_when_it_is_not_given(server, ctl, tmp_path):
+    ctl("save", "team/named", save_pth(tmp_path / "in.pth", trained()))
+    done = run("restore", "team/named:latest", server=server, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "team-named@3.pth").exists()
+
+
+def test_a_file_that_is_there_stays(server, ctl, tmp_path):
+    ctl("save", "stays", save_pth(tmp_path / "in.pth", trained()))
+    target = tmp_path / "out.pth"
+    target.write_text("precious")
+    assert "--force" in fails(4, "restore", "stays@3", target, server=server)
+    assert target.read_text() == "precious"
+    ctl("restore", "stays@3", target, "--force")
+    torch.load(target)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.pth", "out.pth"]
+
+
+def test_bad_files_are_refused_and_nothing_is_saved(server, ctl, tmp_path):
+    whole = save_pth(tmp_path / "in.pth", trained()).read_bytes()
+    (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    (tmp_path / "flipped.pth").write_bytes(flipped)
+    (tmp_path / "text.pth").write_text("no checkpoint")
+    torch.save(trained(), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    torch.save({"epoch": 1, "optimizer": {"hook": print}}, tmp_path / "hook.pth")
+    for name, code, says in (
+        ("cut.pth", 7, "cut.pth"), ("flipped.pth", 7, "CRC"), ("text.pth", 1, "text.pth"), ("old.pth", 1, "torch.save"),
+        ("hook.pth", 1, "optimizer.hook"), ("absent.pth", 3, "absent.pth"), ("in.txt", 1, "ending"),
+    ):  # fmt: skip
+        assert says in fails(code, "save", "bad", tmp_path / name, "--epoch", 1, server=server), name
+    assert "bad" not in [r["run"] for r in ctl("runs")]
+
+
+def test_usage_errors(server):
+    for words in (
+        [], ["nosuch"], ["list"], ["show"], ["save", "r"], ["runs", "--output", "xml"], ["save", "r", "f.pth", "--metric", "x"],
+        ["save", "r", "f.pth", "--metric", "x=fast"], ["save", "r", "f.pth", "--metric", "=1"], ["save", "r", "f.pth", "--epoch", "x"],
+        ["save", "r", "f.pth", "--label", "x"], ["restore", "r@1", "--format", "zip"], ["runs", "--retry-s", "-1"], ["completion", "fish"],
+    ):  # fmt: skip
+        fails(2, *words, server=server)
+
+
+def test_nobody_there():
+    done = fails(6, "--server", "127.0.0.1:1", "--retry-s", "0.2", "runs")
+    assert "127.0.0.1:1" in done and "is it running" in done
+    assert "HOST:PORT" in fails(1, "--server", "nonsense", "runs")
+    assert "127.0.0.1:2" in fails(6, "--retry-s", "0.2", "runs", env={"CKPT_SERVER": "127.0.0.1:2"})
+
+
+def test_damage_is_named(tmp_path):
+    with Server(CKPTCTL.parent / "ckptd", tmp_path / "store", tmp_path / "log") as server:
+        ctl = Ctl(CKPTCTL, server.address)
+        ctl("save", "damaged", save_pth(tmp_path / "in.pth", {"model": {"w": torch.full((5000,), 1.5)}}), "--epoch", 2)
+        server.kill()
+        (pack,) = (tmp_path / "store/packs/default").iterdir()
+        data = bytearray(pack.read_bytes())
+        at = data.index(torch.full((100,), 1.5).numpy().tobytes())
+        data[at] ^= 1
+        pack.write_bytes(data)
+        server.start()
+        error = fails(7, "restore", "damaged@2", tmp_path / "out.pth", server=server)
+        assert "damaged" in error and "2" in error and "model.w" in error
+        assert not (tmp_path / "out.pth").exists() and not list(tmp_path.glob(".ckpt-*"))
+
+
+def test_every_command_has_help_with_an_example():
+    whole = run("--help")
+    assert whole.returncode == 0 and whole.stderr == ""
+    for code in range(8):
+        assert f"{code} " in whole.stdout
+    for command in ("runs", "list", "show", "save", "restore", "completion"):
+        assert command in whole.stdout
+        done = run(command, "--help")
+        assert done.returncode == 0 and re.search(rf"Example:\n  .*ckptctl {command}", done.stdout), done.stdout
+    assert re.fullmatch(r"ckptctl \d+\.\d+\.\d+\n", run("--version").stdout)
+
+
+def test_progress_is_shown_on_a_terminal_only(server, tmp_path):
+    path = save_pth(tmp_path / "in.pth", {"w": torch.randn(6 << 20), "epoch": 1})
+    assert run("save", "progress", path, server=server).stderr == ""
+    ours, theirs = pty.openpty()
+    done = subprocess.run([CKPTCTL, "--server", server.address, "save", "progress", path, "--epoch", "2"], stdout=subprocess.PIPE, stderr=theirs, timeout=60)
+    os.close(theirs)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert done.returncode == 0 and "saving [" in shown and shown.endswith("\x1b[K")
+
+
+def test_a_result_that_cannot_be_written_is_a_failure(server, ctl, tmp_path):
+    ctl("save", "pipe", save_pth(tmp_path / "in.pth", trained()))
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([CKPTCTL, "--server", server.address, "runs"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1 and "cannot write" in done.stderr
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="no bash here")
+def test_bash_completes(server, ctl, tmp_path):
+    ctl("save", "resnet-50", save_pth(tmp_path / "in.pth", trained()))
+
+    def complete(*words):
+        script = f"""
+            PATH={CKPTCTL.parent}:$PATH; source <(ckptctl completion bash)
+            COMP_WORDS=({" ".join(f"'{w}'" for w in words)}); COMP_LINE="${{COMP_WORDS[*]}}"
+            COMP_CWORD={len(words) - 1}; _ckptctl
+            printf '%s\\n' "${{COMPREPLY[@]}}" """
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env={**os.environ, "CKPT_SERVER": server.address})
+        assert done.stderr == "", done.stderr
+        return done.stdout.split()
+
+    assert {"runs", "list", "show", "save", "restore"} <= set(complete("ckptctl", ""))
+    assert complete("ckptctl", "resto") == ["restore"]
+    assert complete("ckptctl", "list", "resn") == ["resnet-50"]
+    assert complete("ckptctl", "--output", "j") == ["json"]
+    assert complete("ckptctl", "save", "r", "x.pth", "--ep") == ["--epoch"]
+    assert complete("ckptctl", "restore", "x", "--format", "s") == ["safetensors"]
+
