@@ -33,10 +33,10 @@ class Ctl:
 
 
 class Server:
-    """ckptd on a folder. Its log goes to `log`, appended over restarts."""
+    """ckptd on a folder, with `words` as further options. Its log goes to `log`, appended over restarts."""
 
-    def __init__(self, program, data, log, listen="127.0.0.1:0"):
-        self.program, self.data, self.log, self.listen = program, Path(data), Path(log), listen
+    def __init__(self, program, data, log, listen="127.0.0.1:0", words=()):
+        self.program, self.data, self.log, self.listen, self.words = program, Path(data), Path(log), listen, words
         self.process = None
         self.address = None
 
@@ -45,7 +45,7 @@ class Server:
         address_file.unlink(missing_ok=True)
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen([str(self.program), "--data", str(self.data), "--listen", self.listen,
-                                             "--address-file", str(address_file)], stdout=log, stderr=log)
+                                             "--address-file", str(address_file), *self.words], stdout=log, stderr=log)
         deadline = time.monotonic() + timeout
         while not address_file.exists():
             if self.process.poll() is not None:
