@@ -77,9 +77,9 @@ TEST_F(SaveRestore, EveryTypeAndLayoutRoundTrips) {
   ExpectRestores(*client_, "run@1", *state);
 }
 
-TEST_F(SaveRestore, AHundredThousandTinyTensorsRoundTrip) {
+TEST_F(SaveRestore, AMillionTinyTensorsRoundTrip) {
   std::vector<Tensor> tensors;
-  for (int i = 0; i < 100000; ++i) tensors.push_back(memory_.Floats(8));
+  for (int i = 0; i < 1000000; ++i) tensors.push_back(memory_.Floats(8));
   const State state = ModelState(tensors);
   SaveOk(*client_, 1, state);
   ExpectRestores(*client_, "run@1", state);
