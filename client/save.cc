@@ -31,6 +31,7 @@ v1::SaveBegin MakeBegin(const Connection& connection, const SaveOptions& options
   }
   begin.set_attempt_key(RandomBytes(16));
   begin.set_world_size(1);
+  begin.set_primary_metric(options.primary_metric);
   return begin;
 }
 

@@ -88,18 +88,17 @@ absl::StatusOr<v1::Checkpoint> ReadLatest(Transaction& txn, const v1::RunRow& ru
 }
 
 absl::StatusOr<v1::Checkpoint> ReadBest(Transaction& txn, const v1::RunRow& run, const Reference& reference) {
-  std::string metric = reference.metric;
-  if (metric.empty()) metric = std::string(PrimaryMetric(run));
-  if (metric.empty())
+  std::optional<Ranking> ranking = Ranking{reference.metric, reference.lower_is_better};
+  if (reference.metric.empty()) ranking = PrimaryMetric(run);
+  if (!ranking.has_value())
     return NoCheckpoint(
         run.metrics().empty()
             ? absl::StrCat("run ", run.run().name(), " has no metric to be best by")
             : absl::StrCat("run ", run.run().name(), " has more than one metric; say which: ", run.run().name(), ":best:",
                            absl::StrJoin(run.metrics(), absl::StrCat(", ", run.run().name(), ":best:"))));
-  CKPT_ASSIGN_OR_RETURN(const auto best,
-                        FindBest(txn, run.id(), metric, reference.lower_is_better.value_or(LowerIsBetter(metric))));
+  CKPT_ASSIGN_OR_RETURN(const auto best, FindBest(txn, run.id(), *ranking));
   if (best.has_value()) return ReadCheckpoint(txn, run, best->epoch(), best->version());
-  return NoCheckpoint(absl::StrCat("no checkpoint of run ", run.run().name(), " has a number for metric ", metric,
+  return NoCheckpoint(absl::StrCat("no checkpoint of run ", run.run().name(), " has a number for metric ", ranking->metric,
                                    "; its metrics are: ", absl::StrJoin(run.metrics(), ", ")));
 }
 

@@ -1,5 +1,7 @@
 #include "storage/reference.h"
 
+#include <utility>
+
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -43,20 +45,28 @@ absl::StatusOr<Reference> ParseReference(std::string_view text) {
   if (rest == "best" || absl::StartsWith(View(rest), "best:")) {
     out.kind = Reference::Kind::kBest;
     if (rest == "best") return out;
-    rest.remove_prefix(5);
-    if (const std::size_t colon = rest.rfind(':'); colon != rest.npos) {
-      const std::string_view order = rest.substr(colon + 1);
-      if (order != "min" && order != "max") return Bad(text);
-      out.lower_is_better = order == "min";
-      rest = rest.substr(0, colon);
-    }
-    if (rest.empty() || rest.find(':') != rest.npos) return Bad(text);
-    out.metric = std::string(rest);
+    std::optional<Ranking> ranking = ParseRanking(rest.substr(5));
+    if (!ranking.has_value()) return Bad(text);
+    out.metric = std::move(ranking->metric);
+    out.lower_is_better = ranking->lower_is_better;
     return out;
   }
   if (rest.empty() || rest.find(':') != rest.npos || !IsPrintableUtf8(rest)) return Bad(text);
   out.kind = Reference::Kind::kTag;
   out.tag = std::string(rest);
+  return out;
+}
+
+std::optional<Ranking> ParseRanking(std::string_view text) {
+  Ranking out;
+  if (const std::size_t colon = text.rfind(':'); colon != text.npos) {
+    const std::string_view order = text.substr(colon + 1);
+    if (order != "min" && order != "max") return std::nullopt;
+    out.lower_is_better = order == "min";
+    text = text.substr(0, colon);
+  }
+  if (text.empty() || text.find(':') != text.npos) return std::nullopt;
+  out.metric = std::string(text);
   return out;
 }
 

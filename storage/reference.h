@@ -25,6 +25,15 @@ struct Reference {
 // InvalidArgument BAD_REFERENCE, which shows the forms, for anything else.
 absl::StatusOr<Reference> ParseReference(std::string_view text);
 
+// What checkpoints are ranked by: METRIC, METRIC:min or METRIC:max.
+struct Ranking {
+  std::string metric;
+  std::optional<bool> lower_is_better;  // absent: by the metric's name
+};
+
+// nullopt for anything else.
+std::optional<Ranking> ParseRanking(std::string_view text);
+
 // True when less of this metric is better, by its name: the ones that end in "loss".
 bool LowerIsBetter(std::string_view metric);
 

@@ -6,8 +6,10 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
+#include "base/utf8.h"
 #include "storage/limits.h"
 #include "storage/names.h"
+#include "storage/reference.h"
 
 namespace ckpt::storage {
 namespace {
@@ -17,6 +19,15 @@ constexpr std::uint64_t kBatchBytes = 8U << 20;
 constexpr std::size_t kBatchItems = 8192;
 
 absl::Status OutOfOrder(std::string_view what) { return MakeError(absl::StatusCode::kFailedPrecondition, "OUT_OF_ORDER", what); }
+
+absl::Status CheckPrimaryMetric(std::string_view text) {
+  constexpr std::size_t kMaxSize = 204;  // a metric's name and ":min"
+  if (text.empty() || (text.size() <= kMaxSize && IsPrintableUtf8(text) && ParseRanking(text).has_value()))
+    return absl::OkStatus();
+  return MakeError(absl::StatusCode::kInvalidArgument, "BAD_NAME",
+                   absl::StrCat("'", PrintableUtf8(text.substr(0, 80)),
+                                "' is no primary metric: use NAME, NAME:min or NAME:max"));
+}
 
 absl::StatusOr<v1::SessionRow> WantedSession(v1::SaveBegin begin) {
   if (begin.domain().empty()) begin.set_domain("default");
@@ -29,6 +40,7 @@ absl::StatusOr<v1::SessionRow> WantedSession(v1::SaveBegin begin) {
   if (begin.world_size() > 1 || begin.rank() != 0)
     return MakeError(absl::StatusCode::kInvalidArgument, "SHARDED_SAVE",
                      "this server takes a checkpoint from one trainer only: world_size 1, rank 0");
+  CKPT_RETURN_IF_ERROR(CheckPrimaryMetric(begin.primary_metric()));
   v1::SessionRow row;
   row.set_domain(std::move(*begin.mutable_domain()));
   row.set_run(std::move(*begin.mutable_run()));
@@ -38,6 +50,7 @@ absl::StatusOr<v1::SessionRow> WantedSession(v1::SaveBegin begin) {
   *row.mutable_labels() = std::move(*begin.mutable_labels());
   row.set_attempt_key(std::move(*begin.mutable_attempt_key()));
   row.set_world_size(1);
+  row.set_primary_metric(std::move(*begin.mutable_primary_metric()));
   return row;
 }
 
@@ -303,6 +316,7 @@ absl::StatusOr<v1::Checkpoint> SaveStream::Commit(v1::SaveCommit commit) {
   fact.set_session(std::string(session_.id.view()));
   *fact.mutable_checkpoint() = draft.checkpoint;
   fact.set_attempt_key(row_.attempt_key());
+  fact.set_primary_metric(row_.primary_metric());
   std::string record = fact.SerializeAsString();
   const auto fact_size = static_cast<std::uint32_t>(record.size());
   pending_.push_back(

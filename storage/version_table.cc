@@ -132,7 +132,7 @@ absl::StatusOr<v1::Checkpoint> VersionTable::Commit(const SessionRef& session, c
     checkpoint.set_sequence(id.sequence);
     run.set_last_sequence(id.sequence);
     CKPT_RETURN_IF_ERROR(PutVersion(txn, session, checkpoint, owner, id));
-    CKPT_RETURN_IF_ERROR(AddToSummary(txn, checkpoint, run));
+    CKPT_RETURN_IF_ERROR(AddToSummary(txn, checkpoint, owner.primary_metric(), run));
     CKPT_RETURN_IF_ERROR(PutRow(txn, keys::Run(session.domain, checkpoint.run()), run));
     for (const auto& [where, records] : references)
       CKPT_RETURN_IF_ERROR(AddReference(txn, id, where.first, draft.components[where.second], records));

@@ -130,6 +130,8 @@ void AddSave(CLI::App& app, Options& options, Command& chosen) {
   save->add_option("--metric", options.metrics, "NAME=VALUE; besides the numbers at the file's top level")
       ->allow_extra_args(false)
       ->check(CheckMetric);
+  save->add_option("--primary-metric", options.save.primary_metric,
+                   "NAME, NAME:min or NAME:max: what RUN:best goes by from now on (default: the only metric)");
   save->add_option("--label", options.labels, "KEY=VALUE")->allow_extra_args(false)->check(CheckPair);
   save->add_flag("!--no-crc", options.save.check_crc, "Take a file that was written with torch's CRC turned off");
   save->footer("Example:\n  ckptctl save resnet50 checkpoint.pth --epoch 3 --metric val_acc=0.91 --label git=1f3c2a");

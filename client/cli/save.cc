@@ -114,6 +114,7 @@ absl::Status SaveFile(Context context, const SaveCommand& command) {
   for (const auto& [name, value] : command.metrics) top.metrics[name] = value;
   options.metrics.assign(top.metrics.begin(), top.metrics.end());
   options.labels.assign(command.labels.begin(), command.labels.end());
+  options.primary_metric = command.primary_metric;
   absl::StatusOr<SaveResult> saved;
   {
     ProgressBar bar("saving");

@@ -201,7 +201,17 @@ def test_references(server, ctl, tmp_path):
     assert at("refs:best:val_loss") == at("refs:best:val_loss:min") == (3, 2)  # a tie goes to the earlier epoch
     assert at("refs:best:val_loss:max") == (5, 1)
     assert at("refs:best:acc") == (5, 1) and at("refs:best:acc:min") == (3, 2)
-    for reference in ("refs@9", "refs@3#7", "refs:best:top5", "refs:nosuchtag", "nosuchrun@1"):
+    assert next(r for r in ctl("runs") if r["run"] == "refs")["best"] is None  # two metrics, and none is the primary one
+    assert "refs:best:acc, refs:best:val_loss" in fails(3, "show", "refs:best", server=server)
+    for primary, wanted in (("acc", 5), ("acc:min", 3), ("val_loss", 3), ("val_loss:max", 5)):
+        ctl("save", "refs", path, "--epoch", 9, "--primary-metric", primary)
+        assert at("refs:best") == (wanted, {5: 1, 3: 2}[wanted])
+        best = next(r for r in ctl("runs") if r["run"] == "refs")["best"]
+        assert (best["metric"], best["epoch"]) == (primary.split(":")[0], wanted)
+    save(6, acc=9, val_loss=9)  # the last one said stays: less of val_loss is no longer better
+    assert at("refs:best") == (6, 1)
+    assert "NAME:max" in fails(1, "save", "refs", path, "--epoch", 9, "--primary-metric", "a:b", server=server)
+    for reference in ("refs@99", "refs@3#7", "refs:best:top5", "refs:nosuchtag", "nosuchrun@1"):
         fails(3, "show", reference, server=server)
     for reference in ("refs@", "refs@x", "refs:best:acc:most", "a//b@1", "refs", "\x1b[31m@1"):
         assert "\x1b" not in fails(1, "show", reference, server=server)

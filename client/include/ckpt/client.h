@@ -49,6 +49,10 @@ struct SaveOptions {
   std::vector<std::pair<std::string, double>> metrics = {};
   std::vector<std::pair<std::string, std::string>> labels = {};
 
+  // The run's primary metric from this checkpoint on, by which RUN:best is found: NAME, NAME:min or NAME:max. Empty: what
+  // an earlier save of the run said, else the only metric that the run has.
+  std::string primary_metric = {};
+
   // Called from the saving thread with the bytes dealt with so far and the bytes of all tensors.
   std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)> progress = {};
 };
@@ -141,7 +145,7 @@ class Client {
 
   virtual ~Client() = default;
 
-  // Opens a save. Errors: InvalidArgument (run, metric or label names), Unavailable, ResourceExhausted.
+  // Opens a save. Errors: InvalidArgument (run, metric or label names, primary metric), Unavailable, ResourceExhausted.
   virtual absl::StatusOr<std::unique_ptr<Save>> BeginSave(SaveOptions options) = 0;
 
   // Saves a whole state; as BeginSave, AddTensor for each tensor, and Commit.
