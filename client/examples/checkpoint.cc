@@ -176,7 +176,7 @@ absl::Status RestoreTraining(ckpt::Restore& restore, Training& training) {
   const auto numbers = ReadNumbers(restore.nodes());
   if (!numbers.ok()) return numbers.status();
 
-  if (const absl::Status read = restore.ReadInto(*buffers); !read.ok()) return read;
+  if (absl::Status read = restore.ReadInto(*buffers); !read.ok()) return read;
   training.epoch = numbers->epoch;
   training.best_val_acc = numbers->best_val_acc;
   training.adam.options() = numbers->adam;
