@@ -39,7 +39,7 @@ TEST(Random, BelowIsEvenAndInRange) {
   std::array<int, 6> seen{};
   for (int i = 0; i < kDraws; ++i) ++seen.at(random.Below(seen.size()));
   // 10,000 each; the standard deviation is 91.
-  for (const int count : seen) EXPECT_NEAR(count, kDraws / 6, 500);
+  for (const int count : seen) EXPECT_NEAR(count, kDraws / 6.0, 500);
 }
 
 TEST(Random, BelowDrawsAgainWhatWouldBeUneven) {
@@ -49,7 +49,7 @@ TEST(Random, BelowDrawsAgainWhatWouldBeUneven) {
   constexpr int kDraws = 30000;
   int lowest_third = 0;
   for (int i = 0; i < kDraws; ++i) lowest_third += random.Below(3 * kQuarter) < kQuarter ? 1 : 0;
-  EXPECT_NEAR(lowest_third, kDraws / 3, 500);
+  EXPECT_NEAR(lowest_third, kDraws / 3.0, 500);
 }
 
 TEST(Random, UniformFillsItsRange) {
@@ -75,7 +75,7 @@ TEST(Random, EachOrderIsAsLikely) {
   ASSERT_EQ(seen.size(), 6U);
   for (const auto& [order, count] : seen) {
     EXPECT_TRUE(std::is_permutation(order.begin(), order.end(), std::vector<std::size_t>{0, 1, 2}.begin()));
-    EXPECT_NEAR(count, kDraws / 6, 250);  // the standard deviation is 41
+    EXPECT_NEAR(count, kDraws / 6.0, 250);  // the standard deviation is 41
   }
 }
 
