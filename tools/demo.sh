@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The product in a minute, on a temporary store: a training run is killed in the middle of a save and resumed, and its best
-# checkpoint restored into a file.
+# The product in a minute, on a temporary store: a training run is killed in the middle of a save and resumed, its best
+# checkpoint restored into a file, and that file saved again.
 # usage: demo.sh BIN-DIR
 set -euo pipefail
 
@@ -66,3 +66,6 @@ run ckptctl list digits
 say "The best checkpoint, as a file that PyTorch opens"
 run ckptctl restore digits:best best.pth
 ls -l best.pth
+
+say "What is stored already costs next to nothing: the same file as another run"
+run ckptctl save digits-best best.pth --label from=digits

@@ -1,7 +1,6 @@
 #include "client/cli/text.h"
 
 #include <array>
-#include <charconv>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -53,9 +52,7 @@ std::string Time(const google::protobuf::Timestamp& time) {
 }
 
 std::string Number(double value) {
-  std::array<char, 32> text;
-  const auto end = std::to_chars(text.data(), text.data() + text.size(), value).ptr;
-  return {text.data(), end};
+  return absl::StrFormat("%.6g", value);
 }
 
 std::string Name(const v1::Checkpoint& checkpoint) {

@@ -20,7 +20,7 @@ std::string HumanBytes(std::uint64_t bytes);
 // RFC 3339 in UTC, to the second: "2026-01-31T12:00:00Z".
 std::string Time(const google::protobuf::Timestamp& time);
 
-// The shortest text that reads back as the number: "0.91", "nan", "inf".
+// Six significant digits: "0.982301", "nan", "inf". JSON has them all.
 std::string Number(double value);
 
 // The reference that names this one version: "resnet50@3#1".

@@ -165,6 +165,7 @@ absl::StatusOr<ckpt::SaveResult> SaveEpoch(ckpt::Client& client, const std::stri
   options.step = training.network.bn.num_batches_tracked;
   options.metrics = {
       {"train_loss", result.train_loss}, {"val_loss", result.validation.loss}, {"val_acc", result.validation.accuracy}};
+  options.primary_metric = "val_acc";
   return client.SaveState(std::move(options), own->state);
 }
 
