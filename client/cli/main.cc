@@ -64,6 +64,12 @@ int Flush() {
   return 1;
 }
 
+// What a command's help ends with.
+std::string Example(const std::string& line) {
+  return absl::StrCat("Example:\n  ", line,
+                      "\n\n--server, --output and the other options of all commands: ckptctl --help");
+}
+
 void AddGlobal(CLI::App& app, Options& options) {
   app.add_option("--server", options.server, "HOST:PORT of the ckptd")->envname("CKPT_SERVER")->capture_default_str();
   app.add_option("--domain", options.domain, "Domain to work in")->envname("CKPT_DOMAIN")->capture_default_str();
@@ -78,17 +84,17 @@ void AddGlobal(CLI::App& app, Options& options) {
 
 void AddReads(CLI::App& app, Options& options, Command& chosen) {
   CLI::App* runs = app.add_subcommand("runs", "List the runs");
-  runs->footer("Example:\n  ckptctl runs --output json");
+  runs->footer(Example("ckptctl runs --output json"));
   runs->callback([&chosen] { chosen = ckpt::cli::Runs; });
 
   CLI::App* list = app.add_subcommand("list", "List a run's checkpoints");
   list->add_option("RUN", options.run, "The run")->required();
-  list->footer("Example:\n  ckptctl list resnet50");
+  list->footer(Example("ckptctl list resnet50"));
   list->callback([&] { chosen = [&](Context context) { return ckpt::cli::List(context, options.run); }; });
 
   CLI::App* show = app.add_subcommand("show", "Show a checkpoint: its metadata, components and tensors");
   show->add_option("REF", options.reference, "The checkpoint")->required();
-  show->footer("Example:\n  ckptctl show resnet50:best:val_loss:min");
+  show->footer(Example("ckptctl show resnet50:best:val_loss:min"));
   show->callback([&] { chosen = [&](Context context) { return ckpt::cli::Show(context, options.reference); }; });
 }
 
@@ -133,8 +139,9 @@ void AddSave(CLI::App& app, Options& options, Command& chosen) {
   save->add_option("--primary-metric", options.save.primary_metric,
                    "NAME, NAME:min or NAME:max: what RUN:best goes by from now on (default: the only metric)");
   save->add_option("--label", options.labels, "KEY=VALUE")->allow_extra_args(false)->check(CheckPair);
-  save->add_flag("!--no-crc", options.save.check_crc, "Take a file that was written with torch's CRC turned off");
-  save->footer("Example:\n  ckptctl save resnet50 checkpoint.pth --epoch 3 --metric val_acc=0.91 --label git=1f3c2a");
+  save->add_flag_callback(
+      "--no-crc", [&] { options.save.check_crc = false; }, "Take a file that was written with torch's CRC turned off");
+  save->footer(Example("ckptctl save resnet50 checkpoint.pth --epoch 3 --metric val_acc=0.91 --label git=1f3c2a"));
   save->callback([&] { chosen = [&](Context context) { return Save(context, options); }; });
 }
 
@@ -148,9 +155,10 @@ void AddRestore(CLI::App& app, Options& options, Command& chosen) {
       ->allow_extra_args(false);
   restore
       ->add_option("--format", options.restore.format, "The file's format, pth or safetensors (default: by its ending)")
-      ->transform(CLI::Transformer(kFormats).description(""));
+      ->transform(CLI::Transformer(kFormats).description(""))
+      ->type_name("FORMAT");
   restore->add_flag("--force", options.restore.overwrite, "Overwrite an existing file");
-  restore->footer("Example:\n  ckptctl restore resnet50:best best.safetensors --component model");
+  restore->footer(Example("ckptctl restore resnet50:best best.safetensors --component model"));
   restore->callback(
       [&] { chosen = [&](Context context) { return ckpt::cli::RestoreFile(context, options.restore); }; });
 }
@@ -182,7 +190,7 @@ int main(int argc, char** argv) {
   CLI::App* completion = app.add_subcommand("completion", "Print a completion script");
   std::string shell;
   completion->add_option("SHELL", shell, "The shell")->required()->check(CLI::IsMember({"bash"}));
-  completion->footer("Example:\n  source <(ckptctl completion bash)");
+  completion->footer(Example("source <(ckptctl completion bash)"));
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
