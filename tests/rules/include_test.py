@@ -24,7 +24,7 @@ LAYERS = {
     "client/cli": (*ABSL, *PUBLIC, *API_PROTO, r"google/protobuf/.*", r"CLI/.*", r"nlohmann/.*", r"client/cli/.*"),
     "client/examples": (*ABSL, *PUBLIC, *API_PROTO, r"CLI/.*", r"client/examples/.*"),
 }
-TESTS = (r"g(test|mock)/.*", r"benchmark/.*", r"tests/.*")
+TESTS = (r"g(test|mock)/.*", r"tests/.*")
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 # In angle brackets, these are the system's; any other that ends in .h must be allowed.
