@@ -59,10 +59,12 @@ absl::Status PackTable::Recover(const PackStore& packs) {
       return absl::OkStatus();
     });
   }));
-  for (const auto& [pack, before] : rows) {
+  for (const auto& [id, before] : rows) {
     if (before.state() == v1::PackRow::DELETED) continue;
+    const PackId& pack = id;  // clang 14 lets no lambda have the names of a binding
+    const bool sealed = before.sealed();
     CKPT_RETURN_IF_ERROR(engine_.Transact(KvEngine::Durability::kSync, [&](Transaction& txn) -> absl::Status {
-      if (!before.sealed()) CKPT_RETURN_IF_ERROR(Seal(txn, pack));
+      if (!sealed) CKPT_RETURN_IF_ERROR(Seal(txn, pack));
       CKPT_ASSIGN_OR_RETURN(auto row, GetRow<v1::PackRow>(txn, keys::Pack(pack), Hold::kExclusive));
       const auto size = sizes.find(pack);
       if (row->quarantined() || row->sealed_length() <= (size == sizes.end() ? 0 : size->second)) return absl::OkStatus();
