@@ -3,6 +3,13 @@
 #include <algorithm>
 
 namespace ckpt {
+namespace {
+
+// How long a number may be drawn out. Of tags and lengths protobuf takes no more than 32 bits need.
+constexpr int kMaxTagBytes = 5;
+constexpr int kMaxVarintBytes = 10;
+
+}  // namespace
 
 WireReader::WireReader(std::span<const Bytes> pieces) {
   for (const Bytes piece : pieces) {
@@ -12,9 +19,9 @@ WireReader::WireReader(std::span<const Bytes> pieces) {
   }
 }
 
-std::optional<std::uint64_t> WireReader::Varint() {
+std::optional<std::uint64_t> WireReader::Varint(int max_bytes) {
   std::uint64_t value = 0;
-  for (int shift = 0; shift < 64 && left_ != 0; shift += 7) {
+  for (int shift = 0; shift < 7 * max_bytes && left_ != 0; shift += 7) {
     Bytes& piece = pieces_[piece_];
     const auto byte = static_cast<std::uint8_t>(piece.front());
     piece = piece.subspan(1);
@@ -44,14 +51,15 @@ std::optional<std::vector<Bytes>> WireReader::Take(std::uint64_t size) {
 std::optional<WireField> WireReader::Next() {
   if (left_ == 0 || !ok_) return std::nullopt;
   ok_ = false;
-  const auto tag = Varint();
-  if (!tag.has_value() || *tag >> 3 == 0 || *tag >> 3 > 0x1fffffff) return std::nullopt;
+  const auto tag = Varint(kMaxTagBytes);
+  if (!tag.has_value()) return std::nullopt;
   WireField field;
-  field.number = static_cast<std::uint32_t>(*tag >> 3);
+  field.number = static_cast<std::uint32_t>(*tag) >> 3;  // protobuf, too, drops what is beyond 32 bits
+  if (field.number == 0) return std::nullopt;
   std::uint64_t size = 0;
   switch (*tag & 7) {
     case 0: {
-      const auto value = Varint();
+      const auto value = Varint(kMaxVarintBytes);
       if (!value.has_value()) return std::nullopt;
       field.value = *value;
       ok_ = true;
@@ -62,7 +70,7 @@ std::optional<WireField> WireReader::Next() {
       size = 8;
       break;
     case 2: {
-      const auto length = Varint();
+      const auto length = Varint(kMaxTagBytes);
       if (!length.has_value()) return std::nullopt;
       field.type = WireField::Type::kBytes;
       size = *length;

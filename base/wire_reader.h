@@ -32,7 +32,7 @@ class WireReader {
   [[nodiscard]] bool ok() const { return ok_; }
 
  private:
-  std::optional<std::uint64_t> Varint();
+  std::optional<std::uint64_t> Varint(int max_bytes);
   std::optional<std::vector<Bytes>> Take(std::uint64_t size);
 
   std::vector<Bytes> pieces_;
