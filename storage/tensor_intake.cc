@@ -36,33 +36,14 @@ absl::Status CheckNames(const v1::Tensor& tensor) {
   return absl::OkStatus();
 }
 
-// Bytes from a view's first element to the end of its last. InvalidArgument for strides that do not fit.
-absl::StatusOr<std::uint64_t> ViewExtent(const v1::Tensor& view, std::uint64_t size) {
-  if (size == 0) return 0;
-  if (view.strides().empty()) return size;
-  std::uint64_t last = 0;  // index of the last element
-  for (int d = 0; d < view.shape_size(); ++d) {
-    std::uint64_t reach = 0;
-    if (view.strides(d) < 0 ||
-        __builtin_mul_overflow(view.shape(d) - 1, static_cast<std::uint64_t>(view.strides(d)), &reach) ||
-        __builtin_add_overflow(last, reach, &last))
-      return Invalid(view, "BAD_TENSOR", "its strides are negative or too large");
-  }
-  const std::uint64_t element = ElementSize(view.dtype());
-  std::uint64_t extent = 0;
-  if (__builtin_add_overflow(last, 1, &extent) || __builtin_mul_overflow(extent, element, &extent))
-    return Invalid(view, "BAD_TENSOR", "its strides are too large");
-  return extent;
-}
-
 }  // namespace
 
-absl::Status TensorIntake::CheckView(std::uint64_t size) {
+absl::Status TensorIntake::CheckView() {
   if (tensor_.boxes_size() != 0 || !tensor_.inline_data().empty())
     return Invalid(tensor_, "BAD_TENSOR", "a view has bytes of its own");
   if (tensor_.view_of() >= places_.size() || places_[tensor_.view_of()].is_view)
     return Invalid(tensor_, "BAD_TENSOR", "it is a view of a tensor that does not come before it, or is a view itself");
-  CKPT_ASSIGN_OR_RETURN(const std::uint64_t extent, ViewExtent(tensor_, size));
+  CKPT_ASSIGN_OR_RETURN(const std::uint64_t extent, ViewExtentBytes(tensor_));
   PlaceOf& shown = places_[tensor_.view_of()];
   if (tensor_.view_offset_bytes() > shown.bytes || extent > shown.bytes - tensor_.view_offset_bytes())
     return Invalid(tensor_, "BAD_TENSOR", "it reaches beyond the bytes that it is a view of");
@@ -101,7 +82,7 @@ absl::Status TensorIntake::Begin(v1::Tensor header) {
   CKPT_RETURN_IF_ERROR(CheckNames(tensor_));
   CKPT_ASSIGN_OR_RETURN(size_, SizeBytes(tensor_));
   if (tensor_.has_view_of()) {
-    CKPT_RETURN_IF_ERROR(CheckView(size_));
+    CKPT_RETURN_IF_ERROR(CheckView());
   } else {
     if (tensor_.view_offset_bytes() != 0) return Invalid(tensor_, "BAD_TENSOR", "it has an offset and is no view");
     const bool small = size_ < kInlineLimit;
@@ -125,8 +106,7 @@ std::uint64_t TensorIntake::next_chunk_size() const {
   return std::min<std::uint64_t>(chunk_size_, size_ - chunks_ * chunk_size_);
 }
 
-absl::Status TensorIntake::AddChunk(const Digest& digest, const Fingerprint& fingerprint,
-                                    std::uint64_t size_bytes) {
+absl::Status TensorIntake::AddChunk(const Digest& digest, const Fingerprint& fingerprint, std::uint64_t size_bytes) {
   if (Complete())
     return MakeError(absl::StatusCode::kInvalidArgument, "WRONG_SIZE",
                      places_.empty() ? "a chunk comes before any tensor"
@@ -157,7 +137,8 @@ absl::Status TensorIntake::Place(std::uint64_t number, std::string_view path, st
 }
 
 absl::Status TensorIntake::CheckAllPlaced() const {
-  const auto lost = std::find_if(places_.begin(), places_.end(), [](const PlaceOf& p) { return !p.placed && !p.viewed; });
+  const auto lost =
+      std::find_if(places_.begin(), places_.end(), [](const PlaceOf& p) { return !p.placed && !p.viewed; });
   if (lost == places_.end()) return absl::OkStatus();
   return MakeError(absl::StatusCode::kInvalidArgument, "BAD_STATE",
                    absl::StrCat("tensor number ", lost - places_.begin(), " is nowhere in the state tree"));

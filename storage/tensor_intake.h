@@ -44,7 +44,7 @@ class TensorIntake {
   absl::Status CheckAllPlaced() const;
 
  private:
-  absl::Status CheckView(std::uint64_t size);
+  absl::Status CheckView();
   absl::Status CheckBox();
 
   const std::uint32_t chunk_size_;
