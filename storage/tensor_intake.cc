@@ -26,7 +26,8 @@ absl::Status Invalid(const v1::Tensor& tensor, std::string_view reason, std::str
 }
 
 absl::Status CheckNames(const v1::Tensor& tensor) {
-  if (tensor.path().size() > kMaxPath || !IsPrintableUtf8(tensor.path()) || !IsPrintableUtf8(tensor.component()))
+  if (tensor.path().size() > kMaxPath || tensor.component().size() > kMaxPath || !IsPrintableUtf8(tensor.path()) ||
+      !IsPrintableUtf8(tensor.component()))
     return Invalid(tensor, "BAD_NAME", "its path or component is not printable UTF-8 of 4096 bytes at most");
   if (tensor.device().size() > 64 || !IsPrintableUtf8(tensor.device()))
     return Invalid(tensor, "BAD_NAME", "its device is not printable UTF-8 of 64 bytes at most");
