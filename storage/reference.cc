@@ -1,5 +1,6 @@
 #include "storage/reference.h"
 
+#include <type_traits>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -21,6 +22,13 @@ absl::Status Bad(std::string_view text) {
 
 absl::string_view View(std::string_view s) { return {s.data(), s.size()}; }
 
+// Digits only, after a sign where one may stand: SimpleAtoi takes spaces and '+' as well.
+template <typename Number>
+bool ParseNumber(std::string_view text, Number& number) {
+  const std::string_view digits = std::is_signed_v<Number> && text.starts_with('-') ? text.substr(1) : text;
+  return digits.find_first_not_of("0123456789") == digits.npos && absl::SimpleAtoi(View(text), &number);
+}
+
 }  // namespace
 
 absl::StatusOr<Reference> ParseReference(std::string_view text) {
@@ -34,11 +42,11 @@ absl::StatusOr<Reference> ParseReference(std::string_view text) {
     out.kind = Reference::Kind::kEpoch;
     if (const std::size_t hash = rest.find('#'); hash != rest.npos) {
       std::uint64_t version = 0;
-      if (!absl::SimpleAtoi(View(rest.substr(hash + 1)), &version) || version == 0) return Bad(text);
+      if (!ParseNumber(rest.substr(hash + 1), version) || version == 0) return Bad(text);
       out.version = version;
       rest = rest.substr(0, hash);
     }
-    if (!absl::SimpleAtoi(View(rest), &out.epoch)) return Bad(text);
+    if (!ParseNumber(rest, out.epoch)) return Bad(text);
     return out;
   }
   if (rest == "latest") return out;
@@ -65,7 +73,7 @@ std::optional<Ranking> ParseRanking(std::string_view text) {
     out.lower_is_better = order == "min";
     text = text.substr(0, colon);
   }
-  if (text.empty() || text.find(':') != text.npos) return std::nullopt;
+  if (text.empty() || text.find(':') != text.npos || !IsPrintableUtf8(text)) return std::nullopt;
   out.metric = std::string(text);
   return out;
 }
