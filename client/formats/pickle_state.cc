@@ -79,6 +79,12 @@ v1::NodeKind ToNodeKind(Kind kind) {
   }
 }
 
+// The parts of such a value were looked at when it was made, and are when it is laid out.
+bool HasParts(Kind kind) {
+  return kind == Kind::kTensor || kind == Kind::kParameter || kind == Kind::kStorage || kind == Kind::kNumpyScalar ||
+         kind == Kind::kNumpyArray || kind == Kind::kComplex;
+}
+
 class Layout {
  public:
   Layout(const PickleGraph& graph, std::uint64_t pickle_size, const StorageLookup& lookup)
@@ -105,6 +111,7 @@ class Layout {
   absl::Status Enter(PickleRef ref, std::optional<v1::Scalar> key, Part part);
   absl::Status Step();
   [[nodiscard]] absl::Status Refuse(const PickleValue& value) const;
+  [[nodiscard]] const PickleValue* RefusedPart(const PickleValue& value) const;
   [[nodiscard]] const std::vector<PickleRef>* Attributes(const PickleValue& value) const;
   [[nodiscard]] Part PartOf(const PickleValue& value, Part above) const;
   absl::Status SetLeaf(const PickleValue& value, v1::StateNode& node);
@@ -132,6 +139,22 @@ absl::Status Layout::Refuse(const PickleValue& value) const {
                                 : value.kind == Kind::kStorage                              ? "a bare torch storage"
                                                                                             : "a value of unknown type";
   return UnsupportedValue(walk_.path(), type, kAdvice);
+}
+
+// The value itself, or what it is made of, if that is refused; else null. BUILD may have made it so after the value was
+// made of it: a tensor's storage then is none any more.
+const PickleValue* Layout::RefusedPart(const PickleValue& value) const {
+  if (value.kind == Kind::kRefused) return &value;
+  if (!HasParts(value.kind)) return nullptr;
+  std::vector<const PickleValue*> parts = {&value};
+  while (!parts.empty()) {
+    const PickleValue& part = *parts.back();
+    parts.pop_back();
+    if (part.kind == Kind::kRefused) return &part;
+    if (!HasParts(part.kind)) continue;
+    for (const PickleRef ref : part.items) parts.push_back(&graph_[ref]);
+  }
+  return nullptr;
 }
 
 const std::vector<PickleRef>* Layout::Attributes(const PickleValue& value) const {
@@ -163,12 +186,13 @@ absl::Status Layout::Enter(PickleRef ref, std::optional<v1::Scalar> key, Part pa
   if (state_.nodes.size() >= max_nodes_)
     return MakeError(absl::StatusCode::kInvalidArgument, "TOO_MANY_NODES",
                      absl::StrCat("the pickle's references multiply to more than ", max_nodes_, " values"));
-  const bool refused = value.kind == Kind::kRefused || value.kind == Kind::kGlobal || value.kind == Kind::kStorage;
-  if (refused || is_open_[ref]) {  // a stand-in, to learn the path
+  const PickleValue* refused = RefusedPart(value);
+  if (value.kind == Kind::kGlobal || value.kind == Kind::kStorage) refused = &value;
+  if (refused != nullptr || is_open_[ref]) {  // a stand-in, to learn the path
     node.set_kind(v1::NODE_KIND_SCALAR);
     node.mutable_value()->set_none(true);
     CKPT_RETURN_IF_ERROR(walk_.Next(node));
-    return refused ? Refuse(value) : UnsupportedValue(walk_.path(), "a container that contains itself", kAdvice);
+    return refused != nullptr ? Refuse(*refused) : UnsupportedValue(walk_.path(), "a container that contains itself", kAdvice);
   }
   node.set_kind(ToNodeKind(value.kind));
   const bool mapping = IsMapping(value.kind);

@@ -164,6 +164,14 @@ def test_references_that_multiply(copy, tmp_path):
     assert "multiply" in refuse_pickle(copy, tmp_path, pickled + b"h\x09.")
 
 
+def test_parts_that_are_refused_later(copy, tmp_path):
+    """BUILD on a tensor's storage, after the tensor was made of it."""
+    storage = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x04tQq\x00"
+    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\x00K\x04\x85K\x01\x85\x89NtRq\x010"
+    why = refuse_pickle(copy, tmp_path, b"\x80\x02" + tensor + b"h\x00Nb0h\x01.")
+    assert "attributes that its type does not have" in why, why
+
+
 def test_equal_copies_of_a_container_are_fine(copy, tmp_path):
     betas = [0.9, 0.99]
     torch.save({"a": betas, "b": betas}, tmp_path / "in.pth")
