@@ -17,7 +17,9 @@ using Global = PickleGlobal;
 class Call {
  public:
   Call(PickleGraph& graph, PickleRef callable, PickleRef arguments)
-      : graph_(graph), callable_(graph[callable]), arguments_(graph[arguments].items) {}
+      : graph_(graph), callable_(graph[callable]), arguments_(graph[arguments].items) {
+    Repeat(arguments_.size() * sizeof(PickleRef));
+  }
 
   PickleValue Result();
 
@@ -29,11 +31,14 @@ class Call {
     return Is(i, Kind::kGlobal) && at(i).bits == static_cast<std::uint64_t>(global);
   }
 
-  // A value that a state cannot hold: `what` or the callable's name.
-  PickleValue Refused(std::string what = {}) {
-    if (what.empty() && callable_.kind == Kind::kGlobal) what = std::string(callable_.text);
-    if (what.empty()) what = callable_.kind == Kind::kRefused ? std::string(callable_.text) : "an object";
-    return {.kind = Kind::kRefused, .text = graph_.Keep(std::move(what))};
+  // These bytes are looked at or copied, maybe not for the first time.
+  void Repeat(std::uint64_t bytes) { graph_.repeated_bytes += bytes; }
+
+  // A value that a state cannot hold: `what`, which lives as long as the graph, or the callable's name.
+  [[nodiscard]] PickleValue Refused(std::string_view what = {}) const {
+    if (what.empty() && callable_.kind == Kind::kGlobal) what = callable_.text;
+    if (what.empty()) what = callable_.kind == Kind::kRefused ? callable_.text : "an object";
+    return {.kind = Kind::kRefused, .text = what};
   }
 
   [[nodiscard]] std::string MemberName() const;
@@ -44,6 +49,7 @@ class Call {
   PickleValue BytesLike(Kind made);
   PickleValue Complex();
   PickleValue Encode();
+  std::optional<std::string> Latin1(std::string_view utf8);
   PickleValue RebuildTensor(bool v3);
   PickleValue RebuildParameter(bool with_state);
   PickleValue RebuildFromType();
@@ -78,9 +84,15 @@ std::optional<std::string> Latin1Bytes(std::string_view utf8) {
   return bytes;
 }
 
+std::optional<std::string> Call::Latin1(std::string_view utf8) {
+  Repeat(utf8.size());  // bytes or not
+  return Latin1Bytes(utf8);
+}
+
 PickleValue Call::Container(Kind made, Kind from) {
   if (size() == 0) return {.kind = made};
   if (size() != 1 || !Is(0, from)) return Refused();
+  Repeat(at(0).items.size() * sizeof(PickleRef));
   return {.kind = made, .items = at(0).items};
 }
 
@@ -89,7 +101,7 @@ PickleValue Call::DefaultDict() {
   if (size() != 1) return Refused();
   if (at(0).kind == Kind::kNone) return {.kind = Kind::kDefaultDict};
   if (!Is(0, Kind::kGlobal)) return Refused();
-  if (!IsFactory(at(0).text)) return Refused(absl::StrCat("collections.defaultdict(", std::string(at(0).text), ")"));
+  if (!IsFactory(at(0).text)) return Refused(graph_.Keep(absl::StrCat("collections.defaultdict(", std::string(at(0).text), ")")));
   return {.kind = Kind::kDefaultDict, .text = at(0).text};
 }
 
@@ -98,7 +110,7 @@ PickleValue Call::BytesLike(Kind made) {
   if (size() == 0) return {.kind = made};
   if (size() == 1 && Is(0, Kind::kBytes)) return {.kind = made, .text = at(0).text};
   if (size() == 2 && Is(0, Kind::kStr) && Is(1, Kind::kStr) && at(1).text == "latin-1")
-    if (auto bytes = Latin1Bytes(at(0).text)) return {.kind = made, .text = graph_.Keep(*std::move(bytes))};
+    if (auto bytes = Latin1(at(0).text)) return {.kind = made, .text = graph_.Keep(*std::move(bytes))};
   return Refused();
 }
 
@@ -109,7 +121,7 @@ PickleValue Call::Complex() {
 
 PickleValue Call::Encode() {
   if (size() == 2 && Is(0, Kind::kStr) && Is(1, Kind::kStr) && at(1).text == "latin1")
-    if (auto bytes = Latin1Bytes(at(0).text)) return {.kind = Kind::kBytes, .text = graph_.Keep(*std::move(bytes))};
+    if (auto bytes = Latin1(at(0).text)) return {.kind = Kind::kBytes, .text = graph_.Keep(*std::move(bytes))};
   return Refused();
 }
 
@@ -117,7 +129,7 @@ PickleValue Call::Encode() {
 PickleValue Call::RebuildTensor(bool v3) {
   const std::size_t plain = v3 ? 7 : 6;
   if (size() != plain && size() != plain + 1) return Refused();
-  if (Is(0, Kind::kRefused)) return Refused(std::string(at(0).text));
+  if (Is(0, Kind::kRefused)) return Refused(at(0).text);
   if (!Is(0, Kind::kStorage) || !Is(1, Kind::kInt) || !(Is(2, Kind::kTuple) || Is(2, Kind::kSize)) ||
       !Is(3, Kind::kTuple) || !Is(4, Kind::kBool))
     return Refused();
@@ -126,6 +138,7 @@ PickleValue Call::RebuildTensor(bool v3) {
   if (size() > plain && !Is(plain, Kind::kNone)) {
     if (!Is(plain, Kind::kDict)) return Refused();
     const std::vector<PickleRef>& metadata = at(plain).items;
+    Repeat(metadata.size() * sizeof(PickleRef));
     for (std::size_t i = 0; i + 1 < metadata.size(); i += 2)
       if (graph_[metadata[i + 1]].kind != Kind::kBool || graph_[metadata[i + 1]].bits != 0)
         return Refused("torch.Tensor with a conj or neg bit (resolve_conj() and resolve_neg() clear it)");
@@ -145,7 +158,7 @@ PickleValue Call::RebuildTensor(bool v3) {
 
 // (data, requires_grad, backward_hooks[, state])
 PickleValue Call::RebuildParameter(bool with_state) {
-  if (Is(0, Kind::kRefused)) return Refused(std::string(at(0).text));
+  if (Is(0, Kind::kRefused)) return Refused(at(0).text);
   if (size() != (with_state ? 4U : 3U) || !Is(0, Kind::kTensor) || !Is(1, Kind::kBool)) return Refused();
   if (!Is(2, Kind::kNone) && !(Is(2, Kind::kOrderedDict) && at(2).items.empty()))
     return Refused("torch.nn.parameter.Parameter with backward hooks");
@@ -157,7 +170,7 @@ PickleValue Call::RebuildParameter(bool with_state) {
 // (function, type, arguments, state): how tensors with attributes, and subclasses, are written.
 PickleValue Call::RebuildFromType() {
   if (size() != 4 || !Is(1, Kind::kGlobal)) return Refused();
-  if (!IsGlobal(1, Global::kTensorType)) return Refused(std::string(at(1).text));
+  if (!IsGlobal(1, Global::kTensorType)) return Refused(at(1).text);
   const bool no_state = Is(3, Kind::kNone) || (Is(3, Kind::kDict) && at(3).items.empty());
   if (!no_state) return Refused("torch.Tensor with attributes of its own");
   const bool v3 = IsGlobal(0, Global::kRebuildTensorV3);
@@ -194,13 +207,14 @@ PickleValue Call::Path() {
 // ("f4", False, True), completed by BUILD.
 PickleValue Call::NumpyDTypeOf() {
   if (size() != 3 || !Is(0, Kind::kStr)) return Refused();
+  Repeat(at(0).text.size());
   const std::optional<NumpyDType> dtype = ParseNumpyDType(at(0).text);
-  if (!dtype.has_value()) return Refused(absl::StrCat("numpy.dtype(", std::string(at(0).text), ")"));
+  if (!dtype.has_value()) return Refused(graph_.Keep(absl::StrCat("numpy.dtype(", std::string(at(0).text), ")")));
   return {.kind = Kind::kNumpyDType, .bits = dtype->ItemSize(), .text = graph_.Keep(dtype->ToString())};
 }
 
 PickleValue Call::NumpyScalarOf() {
-  if (Is(0, Kind::kRefused)) return Refused(absl::StrCat("numpy scalar of ", std::string(at(0).text)));
+  if (Is(0, Kind::kRefused)) return Refused(graph_.Keep(absl::StrCat("numpy scalar of ", std::string(at(0).text))));
   if (size() != 2 || !Is(0, Kind::kNumpyDType) || !Is(1, Kind::kBytes) || at(1).text.size() != at(0).bits)
     return Refused();
   return {.kind = Kind::kNumpyScalar, .text = at(1).text, .items = {arguments_[0]}};
@@ -209,13 +223,13 @@ PickleValue Call::NumpyScalarOf() {
 // (numpy.ndarray, (0,), b"b"), filled by BUILD.
 PickleValue Call::NumpyReconstruct() {
   if (size() != 3 || !Is(0, Kind::kGlobal)) return Refused();
-  if (!IsGlobal(0, Global::kNumpyArrayType)) return Refused(std::string(at(0).text));
+  if (!IsGlobal(0, Global::kNumpyArrayType)) return Refused(at(0).text);
   return {.kind = Kind::kNumpyArray};
 }
 
 // An array's items are complete when its bytes are what its shape says; StateLayout checks that.
 PickleValue Call::NumpyFromBuffer() {
-  if (Is(1, Kind::kRefused)) return Refused(absl::StrCat("numpy.ndarray of ", std::string(at(1).text)));
+  if (Is(1, Kind::kRefused)) return Refused(graph_.Keep(absl::StrCat("numpy.ndarray of ", std::string(at(1).text))));
   const bool bytes = Is(0, Kind::kBytes) || Is(0, Kind::kByteArray);
   if (size() != 4 || !bytes || !Is(1, Kind::kNumpyDType) || !Is(2, Kind::kTuple) || !Is(3, Kind::kStr) ||
       (at(3).text != "C" && at(3).text != "F"))
@@ -265,8 +279,9 @@ PickleValue Call::Result() {
   }
 }
 
-void Refuse(PickleGraph& graph, PickleRef object, std::string what) {
-  graph.values[object] = {.kind = Kind::kRefused, .text = graph.Keep(std::move(what))};
+// `what` lives as long as the graph.
+void Refuse(PickleGraph& graph, PickleRef object, std::string_view what) {
+  graph.values[object] = {.kind = Kind::kRefused, .text = what};
 }
 
 // The state of a numpy.dtype: (version, byte order, subarray, names, fields, item size, alignment, flags[, metadata]).
@@ -321,6 +336,7 @@ PickleValue CallResult(PickleGraph& graph, PickleRef callable, PickleRef argumen
 void SetObjectState(PickleGraph& graph, PickleRef object, PickleRef state) {
   const Kind kind = graph[object].kind;
   const std::vector<PickleRef> items = graph[state].kind == Kind::kTuple ? graph[state].items : std::vector<PickleRef>{};
+  graph.repeated_bytes += items.size() * sizeof(PickleRef);
   switch (kind) {
     case Kind::kRefused:
     case Kind::kGlobal: return;
@@ -335,7 +351,7 @@ void SetObjectState(PickleGraph& graph, PickleRef object, PickleRef state) {
     case Kind::kNumpyArray:
       if (FillNumpyArray(graph, object, items)) return;
       if (items.size() == 5 && graph[items[2]].kind == Kind::kRefused)
-        return Refuse(graph, object, absl::StrCat("numpy.ndarray of ", std::string(graph[items[2]].text)));
+        return Refuse(graph, object, graph.Keep(absl::StrCat("numpy.ndarray of ", std::string(graph[items[2]].text))));
       return Refuse(graph, object, "numpy.ndarray of an unknown kind");
     default: return Refuse(graph, object, "an object with attributes that its type does not have");
   }

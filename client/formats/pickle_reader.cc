@@ -20,12 +20,21 @@ namespace {
 // A value takes about 100 bytes of memory; a state of a million tensors has some twelve million.
 constexpr std::size_t kMaxValues = 32'000'000;
 
+// A call may take one and the same value again and again, and makes copies of it: of what picklers write, some bytes for
+// each byte of the pickle.
+constexpr std::uint64_t kRepeatedPerByte = 16;
+constexpr std::uint64_t kRepeatedAlways = 1U << 20;
+
 class Reader {
  public:
   explicit Reader(std::string_view pickle) : pickle_(pickle) {}
 
   absl::StatusOr<PickleGraph> Run() {
-    while (status_.ok() && graph_.root == kNoRef) Step();
+    const std::uint64_t most = kRepeatedAlways + kRepeatedPerByte * pickle_.size();
+    while (status_.ok() && graph_.root == kNoRef) {
+      Step();
+      if (graph_.repeated_bytes > most) Fail("its references multiply");
+    }
     if (!status_.ok()) return status_;
     return std::move(graph_);
   }
@@ -161,6 +170,7 @@ void Reader::PushGlobal(std::string_view module, std::string_view name) {
   const PickleGlobalFacts facts = FindPickleGlobal(module, name);
   const bool plain = module == "builtins" || module == "__builtin__";
   std::string full = plain ? std::string(BuiltinName(name)) : absl::StrCat(std::string(module), ".", std::string(name));
+  graph_.repeated_bytes += full.size();
   const auto [it, added] = globals_.try_emplace(full, static_cast<PickleRef>(graph_.values.size()));
   if (!added) return stack_.push_back(it->second);
   if (facts.global == PickleGlobal::kDType)

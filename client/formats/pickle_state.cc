@@ -24,6 +24,9 @@ using Kind = PickleKind;
 constexpr std::uint64_t kMaxNodesPerByte = 16;
 constexpr std::uint64_t kMinNodeLimit = 1'000'000;
 constexpr std::uint64_t kMaxNodeLimit = 10'000'000;
+// The same for the bytes of texts and paths, which each node and tensor has for itself.
+constexpr std::uint64_t kMaxTextPerByte = 16;
+constexpr std::uint64_t kMinTextLimit = 64U << 20;
 constexpr std::size_t kMaxDimensions = 64;  // of a tensor in a checkpoint
 constexpr std::string_view kAdvice = "a state cannot hold this; take it out or turn it into plain values before saving";
 
@@ -93,6 +96,7 @@ class Layout {
         max_nodes_(pickle_size >= kMaxNodeLimit / kMaxNodesPerByte
                        ? kMaxNodeLimit
                        : std::max(kMinNodeLimit, pickle_size * kMaxNodesPerByte)),
+        max_text_bytes_(std::max(kMinTextLimit, pickle_size * kMaxTextPerByte)),
         is_open_(graph.values.size()) {}
 
   absl::StatusOr<State> Run();
@@ -112,6 +116,7 @@ class Layout {
   absl::Status Step();
   [[nodiscard]] absl::Status Refuse(const PickleValue& value) const;
   [[nodiscard]] const PickleValue* RefusedPart(const PickleValue& value) const;
+  absl::Status CountText(std::uint64_t bytes);
   [[nodiscard]] const std::vector<PickleRef>* Attributes(const PickleValue& value) const;
   [[nodiscard]] Part PartOf(const PickleValue& value, Part above) const;
   absl::Status SetLeaf(const PickleValue& value, v1::StateNode& node);
@@ -125,6 +130,8 @@ class Layout {
   const PickleGraph& graph_;
   const StorageLookup& lookup_;
   const std::uint64_t max_nodes_;
+  const std::uint64_t max_text_bytes_;
+  std::uint64_t text_bytes_ = 0;
   std::vector<bool> is_open_;
   std::vector<Open> open_;
   StateWalk walk_;
@@ -155,6 +162,14 @@ const PickleValue* Layout::RefusedPart(const PickleValue& value) const {
     for (const PickleRef ref : part.items) parts.push_back(&graph_[ref]);
   }
   return nullptr;
+}
+
+// Called before the text is copied.
+absl::Status Layout::CountText(std::uint64_t bytes) {
+  text_bytes_ += bytes;
+  if (text_bytes_ <= max_text_bytes_) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kInvalidArgument, "TOO_MANY_NODES",
+                   absl::StrCat("the pickle's references multiply to more than ", max_text_bytes_, " bytes of text"));
 }
 
 const std::vector<PickleRef>* Layout::Attributes(const PickleValue& value) const {
@@ -194,6 +209,7 @@ absl::Status Layout::Enter(PickleRef ref, std::optional<v1::Scalar> key, Part pa
     CKPT_RETURN_IF_ERROR(walk_.Next(node));
     return refused != nullptr ? Refuse(*refused) : UnsupportedValue(walk_.path(), "a container that contains itself", kAdvice);
   }
+  CKPT_RETURN_IF_ERROR(CountText(value.text.size()));
   node.set_kind(ToNodeKind(value.kind));
   const bool mapping = IsMapping(value.kind);
   const auto* attributes = Attributes(value);
@@ -301,6 +317,7 @@ absl::StatusOr<std::size_t> Layout::StorageOf(const PickleValue& storage) {
 
 absl::StatusOr<std::uint64_t> Layout::AddTensor(const PickleValue& value, bool requires_grad, v1::Role role) {
   const PickleValue& storage = graph_[value.items[0]];
+  CKPT_RETURN_IF_ERROR(CountText(walk_.path().size()));
   v1::Tensor meta;
   meta.set_path(walk_.path());
   meta.set_component(walk_.component());
@@ -351,6 +368,7 @@ absl::Status Layout::SetArray(PickleRef ref, v1::StateNode& node) {
     node.set_tensor(it->second);
     return absl::OkStatus();
   }
+  CKPT_RETURN_IF_ERROR(CountText(walk_.path().size()));
   const auto dtype = ParseNumpyDType(graph_[value.items[0]].text);
   Tensor tensor;
   tensor.meta.set_path(walk_.path());
@@ -393,6 +411,7 @@ absl::Status Layout::Step() {
   if (open.next < items && !IsMapping(value.kind)) return Enter(value.items[open.next++], std::nullopt, part);
   const PickleRef* pair = open.next < items ? &value.items[open.next] : &(*attributes)[open.next - items];
   open.next += 2;
+  CKPT_RETURN_IF_ERROR(CountText(graph_[pair[0]].text.size()));
   std::optional<v1::Scalar> key = ToScalar(graph_, graph_[pair[0]]);
   if (!key.has_value()) return UnsupportedValue(open.path, "a mapping with a key that is no plain value", kAdvice);
   return Enter(pair[1], std::move(key), part);

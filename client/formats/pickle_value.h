@@ -70,8 +70,14 @@ struct PickleGraph {
 
   [[nodiscard]] const PickleValue& operator[](PickleRef ref) const { return values[ref]; }
 
+  // Bytes of the pickle that were looked at or copied again, because it refers to them more than once.
+  std::uint64_t repeated_bytes = 0;
+
   // Keeps the text as long as the graph.
-  std::string_view Keep(std::string text) { return pool.emplace_back(std::move(text)); }
+  std::string_view Keep(std::string text) {
+    repeated_bytes += text.size();
+    return pool.emplace_back(std::move(text));
+  }
 };
 
 }  // namespace ckpt::formats

@@ -164,6 +164,24 @@ def test_references_that_multiply(copy, tmp_path):
     assert "multiply" in refuse_pickle(copy, tmp_path, pickled + b"h\x09.")
 
 
+TEXT = b"X\xa0\x86\x01\x00" + b"a" * 100_000
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        TEXT + b"q\x000](" + b"h\x00" * 50_000 + b"e",
+        b"c_codecs\nencode\nq\x000" + TEXT + b"X\x06\x00\x00\x00latin1\x86q\x010](" + b"h\x00h\x01R" * 50_000 + b"e",
+        b"ctorch\nSize\nq\x000(" + b"N" * 100_000 + b"t\x85q\x010](" + b"h\x00h\x01R" * 50_000 + b"e",
+        b"(" + TEXT + b"q\x00" + TEXT + b"q\x011](" + b"h\x00h\x01\x93" * 50_000 + b"e",
+    ],
+    ids=["text", "bytes", "items", "names"],
+)
+def test_large_values_that_multiply(copy, tmp_path, pickled):
+    """Gigabytes of copies in a few hundred kilobytes."""
+    assert "multiply" in refuse_pickle(copy, tmp_path, b"\x80\x02" + pickled + b".")
+
+
 def test_parts_that_are_refused_later(copy, tmp_path):
     """BUILD on a tensor's storage, after the tensor was made of it."""
     storage = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x04tQq\x00"
