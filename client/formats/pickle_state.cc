@@ -390,6 +390,7 @@ absl::Status Layout::SetArray(PickleRef ref, v1::StateNode& node) {
       step *= tensor.meta.shape(d);
     }
     if (!same.has_value()) tensor.meta.add_strides(1);
+    if (IsRowMajor(tensor.meta)) tensor.meta.clear_strides();  // so is an array of one row, or without elements
   }
   tensor.data = size == 0 ? nullptr : value.text.data();
   node.set_tensor(tensors_[ref] = views_.AddTensor(std::move(tensor)));
