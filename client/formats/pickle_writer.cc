@@ -273,7 +273,7 @@ absl::Status Writer::Device(const v1::StateNode& node) {
     out_.Op('\x85');
   } else {
     const std::string_view number = text.substr(colon + 1);
-    if (!absl::SimpleAtoi(absl::string_view(number.data(), number.size()), &index))
+    if (!absl::SimpleAtoi(absl::string_view(number.data(), number.size()), &index) || absl::StrCat(index) != number)
       return Unsupported("an impossible torch.device");
     out_.Int(index);
     out_.Op('\x86');
