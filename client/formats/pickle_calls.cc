@@ -1,5 +1,6 @@
 #include "client/formats/pickle_calls.h"
 
+#include <concepts>
 #include <optional>
 #include <string>
 
@@ -40,8 +41,10 @@ class Call {
     if (what.empty()) what = callable_.kind == Kind::kRefused ? callable_.text : "an object";
     return {.kind = Kind::kRefused, .text = what};
   }
+  template <std::same_as<std::string> T>
+  PickleValue Refused(T&& what) const = delete;  // would not live so long
 
-  [[nodiscard]] std::string MemberName() const;
+  [[nodiscard]] std::string_view MemberName() const;
 
   // The first argument's items, if it is a container of that kind, or none for a call without arguments.
   PickleValue Container(Kind made, Kind from);
@@ -241,9 +244,9 @@ PickleValue Call::NumpyFromBuffer() {
 }
 
 // "module.Color.RED" of getattr(module.Color, "RED"), as some Pythons write an enum's member; else "".
-std::string Call::MemberName() const {
+std::string_view Call::MemberName() const {
   if (callable_.text != "getattr" || size() != 2 || !Is(0, Kind::kGlobal) || !Is(1, Kind::kStr)) return {};
-  return absl::StrCat(std::string(at(0).text), ".", std::string(at(1).text));
+  return graph_.Keep(absl::StrCat(std::string(at(0).text), ".", std::string(at(1).text)));
 }
 
 PickleValue Call::Result() {
