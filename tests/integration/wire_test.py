@@ -5,6 +5,7 @@ import os
 import struct
 import sys
 import tempfile
+import threading
 import unittest
 from pathlib import Path
 
@@ -64,6 +65,12 @@ def tensors(*items):
 
 def chunk(payload, fingerprint=b""):
     return pb.SaveRequest(chunk=pb.ChunkUpload(payload=payload, fingerprint=fingerprint))
+
+
+def never_ending(messages):
+    """Sends these, and then neither more nor the end."""
+    yield from messages
+    threading.Event().wait(60)
 
 
 COMMIT = pb.SaveRequest(commit=pb.SaveCommit())
@@ -206,6 +213,38 @@ class WireTest(unittest.TestCase):
             with self.assertRaises(grpc.RpcError) as caught:
                 list(self.stub.Restore(iter([first, pb.RestoreRequest(want=pb.Want(ranges=[pb.Want.Range(**fields)]))]), timeout=10))
             self.assertEqual(dict(caught.exception.trailing_metadata())["ckpt-reason"], "BAD_WANT")
+
+    def test_streams_that_are_given_up_leave_nothing_behind(self):
+        self.save(begin("given-up"), tensors(tensor(shape=[16 * CHUNK])), *[chunk(os.urandom(CHUNK)) for _ in range(16)], W, COMMIT)
+        first = pb.RestoreRequest(begin=pb.RestoreBegin(reference="given-up@1"))
+        call = self.stub.Restore(iter([first]), timeout=0.3)
+        next(iter(call))
+        with self.assertRaises(grpc.RpcError) as caught:
+            while not call.done():  # reads nothing until its time is up
+                threading.Event().wait(0.01)
+            list(call)
+        self.assertEqual(caught.exception.code().name, "DEADLINE_EXCEEDED")
+        for _ in range(300):  # more than streams may be open at once
+            call = self.stub.Save(never_ending([begin("refused")]), timeout=60)
+            next(iter(call))
+            call.cancel()
+        self.assertEqual(self.restore("given-up@1"), self.restore("given-up@1#1"))
+
+    def test_more_streams_than_the_limit(self):
+        calls = [self.stub.Save(never_ending([begin("refused")]), timeout=60) for _ in range(256)]
+        try:
+            for call in calls:
+                next(iter(call))
+            self.refused("RESOURCE_EXHAUSTED", "TOO_MANY_STREAMS", begin("refused"))
+        finally:
+            for call in calls:
+                call.cancel()
+        reason = "TOO_MANY_STREAMS"
+        while reason == "TOO_MANY_STREAMS":  # until there is room for the next test
+            with self.assertRaises(grpc.RpcError) as caught:
+                self.save(begin("refused"))
+            reason = dict(caught.exception.trailing_metadata())["ckpt-reason"]
+        self.assertEqual(reason, "STREAM_ENDED")
 
     def test_reflection_and_health(self):
         health = self.channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=10)
