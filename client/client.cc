@@ -38,11 +38,15 @@ class ConnectedClient final : public Client {
   absl::Status Remember(std::string_view reference) override {
     RestoreOptions options;
     options.reference = std::string(reference);
-    return RestoreJob::Open(connection_, std::move(options)).status();
+    const absl::Status status = RestoreJob::Open(connection_, std::move(options)).status();
+    return Annotate(status, absl::StrCat("looking at ", absl::string_view(reference.data(), reference.size())));
   }
 
   absl::StatusOr<std::unique_ptr<Restore>> OpenRestore(RestoreOptions options) override {
-    return RestoreJob::Open(connection_, std::move(options));
+    const std::string what = absl::StrCat("restoring ", options.reference);
+    auto restore = RestoreJob::Open(connection_, std::move(options));
+    if (!restore.ok()) return Annotate(restore.status(), what);
+    return restore;
   }
 
   absl::StatusOr<v1::Checkpoint> GetCheckpoint(std::string_view reference) override {

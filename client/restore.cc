@@ -36,8 +36,7 @@ absl::StatusOr<std::unique_ptr<Restore>> RestoreJob::Open(std::shared_ptr<Connec
   auto job = std::unique_ptr<RestoreJob>(new RestoreJob(std::move(connection), std::move(options)));
   const ConnectOptions& connect = job->connection_->options;
   Backoff backoff(connect.retry_for, Backoff::Clock::now());
-  const absl::Status status = Retry(backoff, connect.address, [&] { return job->OpenFirst(); });
-  CKPT_RETURN_IF_ERROR(Annotate(status, absl::StrCat("restoring ", job->options_.reference)));
+  CKPT_RETURN_IF_ERROR(Retry(backoff, connect.address, [&] { return job->OpenFirst(); }));
   job->Remember();
   CKPT_RETURN_IF_ERROR(job->Select());
   return std::unique_ptr<Restore>(std::move(job));
