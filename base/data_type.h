@@ -20,7 +20,7 @@ std::string_view DTypeName(v1::DType dtype);
 // The type of that name, if there is one.
 std::optional<v1::DType> DTypeFromName(std::string_view name);
 
-// Product of the shape. OutOfRange when it does not fit into 63 bits.
+// Product of the shape. InvalidArgument when it does not fit into 63 bits.
 absl::StatusOr<std::uint64_t> ElementCount(const v1::Tensor& tensor);
 
 // Bytes of all elements. InvalidArgument for an unknown type or a size beyond 63 bits.
