@@ -147,7 +147,7 @@ absl::Status StateWalk::Next(const StateNode& node) {
       return Invalid("a member of a set is no scalar");
     if (parent == v1::NODE_KIND_SIZE && !node.value().has_int_value()) return Invalid("a torch.Size holds no integer");
   }
-  if (node.child_count() + node.attribute_count() != 0) {
+  if (node.child_count() != 0 || node.attribute_count() != 0) {  // their sum may be 0 too
     if (open_.size() >= kMaxStateDepth)
       return MakeError(absl::StatusCode::kInvalidArgument, "STATE_TOO_DEEP",
                        absl::StrCat("the state is nested more than ", kMaxStateDepth, " levels deep at ",

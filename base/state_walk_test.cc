@@ -224,6 +224,12 @@ TEST(StateWalk, ATreeThatAnnouncesMoreIsIncomplete) {
   EXPECT_FALSE(Walk({Node(v1::NODE_KIND_LIST, UINT64_MAX), Value(Int(1))}).complete);
 }
 
+TEST(StateWalk, CountsThatAddUpToZeroAreNotNothing) {
+  const std::uint64_t half = std::uint64_t{1} << 63;
+  EXPECT_FALSE(Walk({Node(v1::NODE_KIND_ORDERED_DICT, half, half)}).complete);
+  EXPECT_FALSE(Walk({Node(v1::NODE_KIND_ORDERED_DICT, UINT64_MAX, 1)}).complete);
+}
+
 std::vector<v1::StateNode> Nested(std::size_t levels) {
   std::vector<v1::StateNode> nodes(levels, Node(v1::NODE_KIND_LIST, 1));
   nodes.push_back(Value(Int(1)));
