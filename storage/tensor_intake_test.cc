@@ -236,6 +236,12 @@ TEST_F(Intake, AViewsStridesFitItsShape) {
   EXPECT_EQ(WhyNot(View("m.v", 0, 0, {2}, {kFar})), "BAD_TENSOR");
 }
 
+TEST_F(Intake, AViewHasAStrideForEachDimension) {
+  EXPECT_EQ(WhyNot(View("m.v", 0, 0, {2, 2, 2, 2, 2, 2, 2, 2}, {1})), "BAD_TENSOR");
+  EXPECT_EQ(WhyNot(View("m.v", 0, 0, {2}, {1, 1})), "BAD_TENSOR");
+  EXPECT_EQ(WhyNot(View("m.v", 0, 0, {}, {1})), "BAD_TENSOR");
+}
+
 TEST_F(Intake, AViewShowsAnEarlierTensorThatIsNone) {
   EXPECT_EQ(WhyNot(View("m.v", 1, 0, {1})), "BAD_TENSOR") << "of itself";
   EXPECT_EQ(WhyNot(View("m.v", UINT64_MAX, 0, {1})), "BAD_TENSOR");
