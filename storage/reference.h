@@ -22,7 +22,7 @@ struct Reference {
   std::string tag;                       // kTag
 };
 
-// InvalidArgument BAD_REFERENCE, which shows the forms, for anything else.
+// InvalidArgument for anything else: BAD_NAME when the run's name is none, else BAD_REFERENCE, which shows the forms.
 absl::StatusOr<Reference> ParseReference(std::string_view text);
 
 // What checkpoints are ranked by: METRIC, METRIC:min or METRIC:max.

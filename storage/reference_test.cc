@@ -116,6 +116,18 @@ TEST(Reference, RefusesTheNameOfNoRun) {
     EXPECT_EQ(ReasonOf(ParseReference(text).status()), "BAD_NAME") << text;
 }
 
+TEST(Reference, ANumberIsDigitsOnly) {
+  for (const std::string& text :
+       std::vector<std::string>{"r@ 1", "r@1 ", "r@1\n", "r@+1", "r@- 1", "r@1# 2", "r@1#+2", "r@1#2\t", "r@1 #2"})
+    EXPECT_EQ(ReasonOf(ParseReference(text).status()), "BAD_REFERENCE") << text;
+}
+
+TEST(Reference, WhatIsNamedCanBeShown) {
+  for (const std::string& text : std::vector<std::string>{"r:a\nb", "r:\xff", "r:best:a\nb", "r:best:\xff:min",
+                                                          "r:best:\x1b[31m", std::string("r:best:a\0", 9)})
+    EXPECT_EQ(ReasonOf(ParseReference(text).status()), "BAD_REFERENCE") << PrintableUtf8(text);
+}
+
 TEST(Reference, AMessageShowsTheStartOfAHostileTextOnly) {
   const absl::Status status = ParseReference("r@" + std::string(1'000'000, '\x01')).status();
   EXPECT_EQ(ReasonOf(status), "BAD_REFERENCE");
