@@ -1,4 +1,6 @@
-// Globs over paths: '*' stands for any characters, '?' for one, '[…]' for one of a set. A dot is a character like any other.
+// Globs over paths: '*' stands for any characters, '?' for one, '[…]' for one of a set ("[a-z_]"; "[!0-9]": of all but
+// it), and '\' takes the next character as it is. A dot is a character like any other. Characters are those of UTF-8,
+// whatever the process's locale is: client and server choose the same.
 #pragma once
 
 #include <span>

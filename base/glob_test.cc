@@ -1,7 +1,11 @@
 #include "base/glob.h"
 
+#include <fnmatch.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+#include <iostream>
+#include <random>
 #include <string>
 
 #include "base/status.h"
@@ -44,7 +48,29 @@ TEST(Glob, BracketsStandForOneOfASet) {
   EXPECT_TRUE(Matches("layer.[!0-3].w", "layer.4.w"));
   EXPECT_FALSE(Matches("layer.[!0-3].w", "layer.3.w"));
   EXPECT_TRUE(Matches("a[]]b", "a]b"));
+  EXPECT_TRUE(Matches("a[^b-]", "a."));
+  EXPECT_FALSE(Matches("a[^b-]", "a-"));
+  EXPECT_FALSE(Matches("a[b]", "a"));
   EXPECT_TRUE(Matches("a[b", "a[b")) << "a bracket that never closes is itself";
+}
+
+TEST(Glob, CharactersAreThoseOfUtf8InAnyLocale) {
+  EXPECT_TRUE(Matches("layer.?.w", "layer.\xc3\xa9.w"));
+  EXPECT_FALSE(Matches("layer.??.w", "layer.\xc3\xa9.w"));
+  EXPECT_TRUE(Matches("*.[\xc3\xa0-\xe2\x82\xac]", "x.\xc3\xa9"));
+  EXPECT_TRUE(Matches("[!a-z]", "\xf0\x9f\x98\x80"));
+  EXPECT_FALSE(Matches("[\xc3\xa9]", "\xc3\xa8"));
+  EXPECT_TRUE(Matches("*\xa9", "\xc3\xa9\xa9")) << "malformed bytes are characters of their own";
+  EXPECT_FALSE(Matches("*\xa9", "\xc3\xa9"));
+}
+
+TEST(Glob, ABackslashTakesTheNextCharacterAsItIs) {
+  EXPECT_TRUE(Matches("a\\*b", "a*b"));
+  EXPECT_FALSE(Matches("a\\*b", "a.b"));
+  EXPECT_TRUE(Matches("\\[a\\]", "[a]"));
+  EXPECT_TRUE(Matches("[\\]]", "]"));
+  EXPECT_TRUE(Matches("*\\\\x0a", "key\\x0a"));
+  EXPECT_TRUE(Matches("a\\", "a\\")) << "at the end it is itself";
 }
 
 TEST(Glob, AnyOfSeveralIsEnough) {
@@ -52,6 +78,25 @@ TEST(Glob, AnyOfSeveralIsEnough) {
   EXPECT_TRUE(MatchesAnyGlob("optimizer.state", globs));
   EXPECT_FALSE(MatchesAnyGlob("rng", globs));
   EXPECT_FALSE(MatchesAnyGlob("rng", {}));
+}
+
+TEST(Glob, AgreesWithFnmatchOnAscii) {
+  const char* given = std::getenv("CKPT_SEED");
+  const std::uint64_t seed = given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device{}();
+  std::cout << "CKPT_SEED=" << seed << std::endl;
+  std::mt19937_64 random(seed);
+  const char* const parts[] = {"a", "b", ".", "*", "?", "[ab]", "[!a]", "[a-c]", "\\a", "[]b]"};
+  int matches = 0;
+  for (int round = 0; round < 100'000; ++round) {
+    std::string glob;
+    for (std::uint64_t i = random() % 7; i != 0; --i) glob += parts[random() % 10];
+    std::string path(random() % 7, '\0');
+    for (char& c : path) c = "abc.]"[random() % 5];
+    const bool expected = fnmatch(glob.c_str(), path.c_str(), 0) == 0;
+    ASSERT_EQ(MatchesAnyGlob(path, std::span(&glob, 1)), expected) << glob << " on " << path;
+    matches += expected;
+  }
+  EXPECT_GT(matches, 1000);
 }
 
 TEST(CheckGlob, LimitsLengthAndStars) {
@@ -70,6 +115,7 @@ TEST(Glob, AHostileGlobIsDoneWithSoon) {
   EXPECT_FALSE(Matches("*[a-z]*[a-z]*[a-z]*[a-z]*[a-z]*[a-z]*[a-z]*[!a-z]", path));
   const std::string brackets = "*[a" + std::string(120, '[') + "*[a" + std::string(120, '[');
   EXPECT_FALSE(Matches(brackets, path));
+  EXPECT_FALSE(Matches("*" + std::string(254, '[') + "x", std::string(4096, '[')));
 }
 
 }  // namespace
