@@ -251,6 +251,7 @@ TEST_F(Intake, AViewShowsAnEarlierTensorThatIsNone) {
   ASSERT_TRUE(intake_.Begin(BytesOf("m.a", 4000)).ok());
   ASSERT_TRUE(intake_.Begin(View("m.b", 0, 0, {10})).ok());
   EXPECT_EQ(ReasonOf(intake_.Begin(View("m.c", 1, 0, {10}))), "BAD_TENSOR") << "of a view";
+  EXPECT_EQ(ReasonOf(intake_.Begin(View("m.d", 1, 0, {0}))), "BAD_TENSOR") << "not even of nothing in it";
 }
 
 TEST_F(Intake, ATensorStandsInTheTreeUnderItsName) {
