@@ -1,6 +1,7 @@
 // For tests: the nodes of a state tree, one expression each.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -18,6 +19,18 @@ inline v1::Scalar Str(const std::string& text) {
 inline v1::Scalar Int(std::int64_t value) {
   v1::Scalar out;
   out.set_int_value(value);
+  return out;
+}
+
+inline v1::Scalar Bool(bool value) {
+  v1::Scalar out;
+  out.set_bool_value(value);
+  return out;
+}
+
+inline v1::Scalar Float(double value) {
+  v1::Scalar out;
+  out.set_float_bits(std::bit_cast<std::uint64_t>(value));
   return out;
 }
 

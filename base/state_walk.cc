@@ -51,6 +51,17 @@ std::optional<Scalar::ValueCase> ValueOf(NodeKind kind) {
   }
 }
 
+// False for a second way to write a value, by which a key could stand twice: a None that is not true, a big_int of 64
+// bits or with bytes that only repeat the sign.
+bool IsCanonical(const Scalar& scalar) {
+  if (scalar.has_none()) return scalar.none();
+  if (!scalar.has_big_int()) return true;
+  const std::string& bytes = scalar.big_int();
+  if (bytes.size() <= sizeof(std::uint64_t)) return false;
+  const bool negative = (bytes[bytes.size() - 2] & 0x80) != 0;
+  return bytes.back() != (negative ? '\xff' : '\0');
+}
+
 }  // namespace
 
 bool HasTensor(NodeKind kind) {
@@ -97,6 +108,7 @@ absl::Status StateWalk::Place(const StateNode& node) {
   std::string text;
   if (keyed) {
     if (node.key().value_case() == Scalar::VALUE_NOT_SET) return Invalid("a child has an empty key");
+    if (!IsCanonical(node.key())) return Invalid("a child's key is None or an integer in another form than its own");
     if (attribute && !node.key().has_str_value()) return Invalid("an attribute's name is no str");
     if (attribute && parent.index != 0) {  // the first attribute: names and keys do not clash
       parent.keys.clear();
@@ -140,6 +152,7 @@ absl::Status StateWalk::Next(const StateNode& node) {
   } else if (node.has_value()) {
     return Invalid("a node of this kind has a value");
   }
+  if (!IsCanonical(node.value())) return Invalid("its value is None or an integer in another form than its own");
   if (NeedsTypeName(kind) && node.type_name().empty()) return Invalid("has no type name");
   if (!open_.empty()) {
     const NodeKind parent = open_.back().kind;
