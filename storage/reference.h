@@ -29,6 +29,8 @@ absl::StatusOr<Reference> ParseReference(std::string_view text);
 struct Ranking {
   std::string metric;
   std::optional<bool> lower_is_better;  // absent: by the metric's name
+
+  bool operator==(const Ranking&) const = default;
 };
 
 // nullopt for anything else.

@@ -34,7 +34,7 @@ class Summary : public StoreTest {
   }
 
   // Adds the next version of the epoch, as a commit does.
-  v1::Checkpoint Add(std::int64_t epoch, const Metrics& metrics) {
+  v1::Checkpoint Add(std::int64_t epoch, const Metrics& metrics, const std::string& primary_metric = "") {
     v1::CheckpointRow row;
     v1::Checkpoint& checkpoint = *row.mutable_checkpoint();
     checkpoint.set_run("r");
@@ -52,7 +52,7 @@ class Summary : public StoreTest {
     CKPT_CHECK_OK(store_->engine().Transact(KvEngine::Durability::kLazy, [&](Transaction& txn) -> absl::Status {
       run_ = before;
       CKPT_RETURN_IF_ERROR(PutRow(txn, keys::Checkpoint(kRunId, epoch, checkpoint.version()), row));
-      return AddToSummary(txn, checkpoint, run_);
+      return AddToSummary(txn, checkpoint, primary_metric, run_);
     }));
     return checkpoint;
   }
@@ -61,7 +61,7 @@ class Summary : public StoreTest {
   std::optional<v1::Best> BestBy(const std::string& metric, bool lower_is_better) {
     std::optional<v1::Best> best;
     CKPT_CHECK_OK(store_->engine().Transact(KvEngine::Durability::kLazy, [&](Transaction& txn) -> absl::Status {
-      CKPT_ASSIGN_OR_RETURN(best, FindBest(txn, kRunId, metric, lower_is_better));
+      CKPT_ASSIGN_OR_RETURN(best, FindBest(txn, kRunId, {metric, lower_is_better}));
       return absl::OkStatus();
     }));
     return best;
@@ -71,8 +71,8 @@ class Summary : public StoreTest {
   Found Kept() {
     std::optional<v1::Best> kept;
     if (run_.run().has_best()) kept = run_.run().best();
-    if (const std::string metric(PrimaryMetric(run_)); !metric.empty()) {
-      const auto found = BestBy(metric, LowerIsBetter(metric));
+    if (const auto ranking = PrimaryMetric(run_); ranking.has_value()) {
+      const auto found = BestBy(ranking->metric, ranking->lower_is_better.value_or(LowerIsBetter(ranking->metric)));
       EXPECT_EQ(kept.has_value(), found.has_value());
       EXPECT_EQ(kept.value_or(v1::Best()).SerializeAsString(), found.value_or(v1::Best()).SerializeAsString());
     }
@@ -97,16 +97,37 @@ TEST_F(Summary, CountsWhatIsAdded) {
 }
 
 TEST_F(Summary, ThePrimaryMetricIsTheOnlyOne) {
-  EXPECT_EQ(PrimaryMetric(run_), "");
+  EXPECT_EQ(PrimaryMetric(run_), std::nullopt);
   Add(1, {});
-  EXPECT_EQ(PrimaryMetric(run_), "");
+  EXPECT_EQ(PrimaryMetric(run_), std::nullopt);
   Add(2, {{"acc", 0.5}});
-  EXPECT_EQ(PrimaryMetric(run_), "acc");
+  EXPECT_EQ(PrimaryMetric(run_), (Ranking{"acc", std::nullopt}));
   Add(3, {{"acc", 0.6}});
-  EXPECT_EQ(PrimaryMetric(run_), "acc");
+  EXPECT_EQ(PrimaryMetric(run_), (Ranking{"acc", std::nullopt}));
   Add(4, {{"a", 1}});
-  EXPECT_EQ(PrimaryMetric(run_), "");
+  EXPECT_EQ(PrimaryMetric(run_), std::nullopt);
   EXPECT_THAT(run_.metrics(), testing::ElementsAre("a", "acc"));
+}
+
+TEST_F(Summary, ThePrimaryMetricIsWhatASaveNamedLast) {
+  Add(1, {{"acc", 0.5}, {"val_loss", 0.3}}, "acc");
+  EXPECT_EQ(Kept(), Found({1, 0.5}));
+  Add(2, {{"acc", 0.7}, {"val_loss", 0.4}});
+  EXPECT_EQ(PrimaryMetric(run_), (Ranking{"acc", std::nullopt})) << "it stays";
+  EXPECT_EQ(Kept(), Found({2, 0.7}));
+  Add(3, {{"acc", 0.6}}, "acc:min");
+  EXPECT_EQ(Kept(), Found({1, 0.5})) << "the other way round: among all";
+  Add(4, {}, "val_loss");
+  EXPECT_EQ(Kept(), Found({1, 0.3}));
+  Add(5, {}, "top5");
+  EXPECT_EQ(Kept(), std::nullopt);
+}
+
+TEST_F(Summary, AMetricThatComesLateIsLookedForInAllCheckpoints) {
+  Add(1, {{"a", 1}, {"b", 5}});
+  EXPECT_EQ(Kept(), std::nullopt);
+  Add(2, {{"b", 3}}, "b");
+  EXPECT_EQ(Kept(), Found({1, 5}));
 }
 
 TEST_F(Best, IsHigherUnlessTheMetricIsALoss) {
@@ -205,17 +226,19 @@ TEST_F(Best, IsWhatTheRuleSaysInAnyOrderOfCommits) {
   std::mt19937_64 random(seed);
   const double values[] = {0, -0.0, 1, 2, 3, kNan, kInfinity, -kInfinity};
   const std::string metric = random() % 2 == 0 ? "acc" : "loss";
+  bool lower = metric == "loss";
   std::map<std::int64_t, std::optional<double>> newest;  // by epoch
   for (int round = 0; round < 400; ++round) {
     const std::int64_t epoch = static_cast<std::int64_t>(random() % 12) - 4;
     const double value = values[random() % 8];
     const bool without = random() % 5 == 0;
-    Add(epoch, without ? Metrics() : Metrics{{metric, value}});
+    if (random() % 10 == 0) lower = random() % 2 == 0;
+    Add(epoch, without ? Metrics() : Metrics{{metric, value}, {"other", 1}}, metric + (lower ? ":min" : ":max"));
     newest[epoch] = without || std::isnan(value) ? std::nullopt : std::optional(value);
     Found expected;
     for (const auto& [at, number] : newest)
       if (number.has_value() &&
-          (!expected.has_value() || (metric == "acc" ? *number > expected->second : *number < expected->second)))
+          (!expected.has_value() || (lower ? *number < expected->second : *number > expected->second)))
         expected = {at, *number};
     ASSERT_EQ(Kept(), expected) << "round " << round;
   }
