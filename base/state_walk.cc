@@ -126,8 +126,9 @@ absl::Status StateWalk::Place(const StateNode& node) {
   }
   if (keyed && !parent.keys.insert(Xxh3(node.key().SerializeAsString())).second) return Invalid("the key stands twice");
   if (depth_ == 1) {
-    component_ = text;
-    if (keyed && !attribute) components_.push_back(text);
+    const bool is_component = keyed && !attribute && parent.children_left + parent.index <= kMaxComponents;
+    component_ = is_component ? text : "";
+    if (is_component) components_.push_back(text);
   }
   if (attribute) {
     --parent.attributes_left;

@@ -16,6 +16,10 @@ namespace ckpt {
 // How deep a state may be nested.
 inline constexpr std::size_t kMaxStateDepth = 1000;
 
+// A state has its top-level keys as components if they are so many at most. A flat state dict, whose keys are its
+// parameters, has none: they are no parts that anybody keeps or restores apart.
+inline constexpr std::uint64_t kMaxComponents = 64;
+
 // Checks a pre-order list of nodes and gives each node's place. Memory grows with the depth and with the keys of the
 // mappings that are open, never with the tree; nothing recurses. Not thread-safe.
 class StateWalk {
@@ -24,7 +28,8 @@ class StateWalk {
   // that does not fit, a key twice, too deep, or a node after the end.
   absl::Status Next(const v1::StateNode& node);
 
-  // Of the node that Next took last: the keys from the root joined with '.' ("" for the root), and the first of them.
+  // Of the node that Next took last: the keys from the root joined with '.' ("" for the root), and the component that it
+  // is in ("" if none).
   [[nodiscard]] const std::string& path() const { return path_; }
   [[nodiscard]] const std::string& component() const { return component_; }
   // 0 for the root, 1 for its children.
@@ -33,7 +38,7 @@ class StateWalk {
   // True when the tree is complete: one root and all that it announced.
   [[nodiscard]] bool Complete() const { return started_ && open_.empty(); }
 
-  // The root's keys so far, in order, if it is a mapping.
+  // The components so far, in order.
   [[nodiscard]] const std::vector<std::string>& components() const { return components_; }
 
  private:

@@ -76,6 +76,7 @@ TEST(StateWalk, KnowsComponentsAndDepth) {
   EXPECT_EQ(walk.depth(), 1U);
   EXPECT_FALSE(walk.Complete());
   ASSERT_TRUE(walk.Next(At("note", Value(Int(1)))).ok());
+  EXPECT_EQ(walk.component(), "") << "an attribute of the root is in none";
   EXPECT_TRUE(walk.Complete());
   EXPECT_THAT(walk.components(), ElementsAre("b", "a")) << "in order, and no attributes";
 }
@@ -86,11 +87,22 @@ TEST(StateWalk, ALeafMayBeTheRoot) {
   EXPECT_FALSE(Walk({}).complete);
 }
 
+TEST(StateWalk, AFlatStateHasNoComponents) {
+  for (const std::uint64_t keys : {kMaxComponents, kMaxComponents + 1}) {
+    StateWalk walk;
+    ASSERT_TRUE(walk.Next(Node(v1::NODE_KIND_DICT, keys)).ok());
+    for (std::uint64_t i = 0; i < keys; ++i) ASSERT_TRUE(walk.Next(At(std::to_string(i), Value(Int(1)))).ok());
+    EXPECT_TRUE(walk.Complete());
+    EXPECT_EQ(walk.components().size(), keys == kMaxComponents ? kMaxComponents : 0);
+    EXPECT_EQ(walk.component(), keys == kMaxComponents ? "63" : "");
+  }
+}
+
 TEST(StateWalk, ASequencesChildrenHaveNoComponentNames) {
   StateWalk walk;
   ASSERT_TRUE(walk.Next(Node(v1::NODE_KIND_LIST, 1)).ok());
   ASSERT_TRUE(walk.Next(Value(Int(1))).ok());
-  EXPECT_EQ(walk.component(), "0");
+  EXPECT_EQ(walk.component(), "");
   EXPECT_TRUE(walk.components().empty());
 }
 

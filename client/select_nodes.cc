@@ -75,7 +75,9 @@ absl::StatusOr<std::vector<Place>> ChooseLeaves(std::span<const v1::StateNode> n
     const auto& known = walk.components();
     if (std::find(known.begin(), known.end(), component) == known.end())
       return MakeError(absl::StatusCode::kNotFound, "COMPONENT_NOT_FOUND",
-                       absl::StrCat("the checkpoint has no component ", component, "; it has: ", absl::StrJoin(known, ", ")));
+                       absl::StrCat("the checkpoint has no component ", component,
+                                    known.empty() ? "; it has none, as its top level is no mapping of a few keys: choose by path"
+                                                  : absl::StrCat("; it has: ", absl::StrJoin(known, ", "))));
   }
   return places;
 }

@@ -18,6 +18,10 @@ namespace {
 
 constexpr std::uint32_t kDefaultPage = 100;
 constexpr std::uint32_t kMaxPage = 1000;
+// Rows of many labels end a page earlier, so that it fits into a message.
+constexpr std::size_t kPageBytes = std::size_t{1} << 20;
+// Rows read at a time.
+constexpr std::size_t kScan = 64;
 
 std::string DomainOr(std::string_view domain) { return domain.empty() ? "default" : std::string(domain); }
 
@@ -41,7 +45,7 @@ absl::StatusOr<v1::RunRow> ReadRun(Transaction& txn, const std::string& domain, 
 template <typename Row, typename Add>
 absl::StatusOr<std::string> ReadPage(Transaction& txn, const std::string& prefix, std::uint32_t page_size,
                                      const std::string& page_token, Add add) {
-  const std::uint32_t size = page_size == 0 ? kDefaultPage : std::min(page_size, kMaxPage);
+  const std::size_t size = page_size == 0 ? kDefaultPage : std::min(page_size, kMaxPage);
   std::string after;
   if (!page_token.empty()) {
     std::string suffix;
@@ -50,13 +54,22 @@ absl::StatusOr<std::string> ReadPage(Transaction& txn, const std::string& prefix
                        "the page token is none of this server's; start with the first page");
     after = prefix + suffix;
   }
-  CKPT_ASSIGN_OR_RETURN(const auto rows, txn.Scan(prefix, after, size + 1));
-  for (std::size_t i = 0; i < rows.size() && i < size; ++i) {
-    CKPT_ASSIGN_OR_RETURN(Row row, ParseRow<Row>(rows[i].first, rows[i].second));
-    add(std::move(row));
+  std::size_t count = 0;
+  std::size_t bytes = 0;
+  while (true) {
+    const std::size_t limit = std::min(size - count + 1, kScan);
+    CKPT_ASSIGN_OR_RETURN(const auto rows, txn.Scan(prefix, after, limit));
+    for (const auto& [key, value] : rows) {
+      if (count == size || (count != 0 && bytes + value.size() > kPageBytes))
+        return absl::WebSafeBase64Escape(after.substr(prefix.size()));
+      CKPT_ASSIGN_OR_RETURN(Row row, ParseRow<Row>(key, value));
+      add(std::move(row));
+      ++count;
+      bytes += value.size();
+      after = key;
+    }
+    if (rows.size() < limit) return std::string();
   }
-  if (rows.size() <= size) return std::string();
-  return absl::WebSafeBase64Escape(rows[size - 1].first.substr(prefix.size()));
 }
 
 absl::StatusOr<v1::Checkpoint> ReadCheckpoint(Transaction& txn, const v1::RunRow& run, std::int64_t epoch,

@@ -1,6 +1,7 @@
 #include "storage/checkpoint_reads.h"
 
 #include <limits>
+#include <numeric>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
@@ -208,6 +209,33 @@ TEST_F(Paging, GivesEveryRunOnceInOrder) {
   pages.clear();
   AllRuns(257, &pages);
   EXPECT_THAT(pages, ElementsAre(257)) << "no empty page at the end";
+}
+
+TEST_F(Paging, APageOfLargeRowsFitsIntoAMessage) {
+  CKPT_CHECK_OK(store_->engine().Transact(KvEngine::Durability::kLazy, [&](Transaction& txn) -> absl::Status {
+    for (int epoch = 0; epoch < 40; ++epoch) {
+      v1::CheckpointRow row;
+      row.mutable_checkpoint()->set_epoch(epoch);
+      row.mutable_checkpoint()->set_version(1);
+      row.mutable_checkpoint()->add_labels()->set_value(std::string(epoch == 20 ? 2'000'000 : 100'000, 'x'));
+      CKPT_RETURN_IF_ERROR(PutRow(txn, keys::Checkpoint(1, epoch, 1), row));
+    }
+    return absl::OkStatus();
+  }));
+  PutRun("default", "r", 1);
+  v1::ListCheckpointsRequest request;
+  request.set_run("r");
+  request.set_page_size(1000);
+  std::vector<std::int64_t> epochs;
+  do {
+    const v1::ListCheckpointsResponse page = ListCheckpoints(store_->engine(), request).value();
+    EXPECT_TRUE(page.ByteSizeLong() < 2'000'000 || page.checkpoints_size() == 1);
+    for (const v1::Checkpoint& checkpoint : page.checkpoints()) epochs.push_back(checkpoint.epoch());
+    request.set_page_token(page.next_page_token());
+  } while (!request.page_token().empty());
+  std::vector<std::int64_t> expected(40);
+  std::iota(expected.begin(), expected.end(), 0);
+  EXPECT_EQ(epochs, expected);
 }
 
 TEST_F(Paging, HasAThousandOnAPageAtMost) {

@@ -208,7 +208,8 @@ absl::Status SaveStream::AddItem(BatchItem item) {
     item.tensor = tensors_.count() == 0 ? 0 : tensors_.number();
     item.index = tensors_.next_chunk();
     CKPT_RETURN_IF_ERROR(tensors_.AddChunk(item.digest, item.fingerprint, item.raw_length));
-    used_.push_back({{false, item.digest}, ComponentIndex(tensors_.tensor().component())});
+    CKPT_ASSIGN_OR_RETURN(const std::uint32_t component, ComponentIndex(tensors_.tensor().component()));
+    used_.push_back({{false, item.digest}, component});
   }
   const bool finished = item.kind == RecordKind::kChunk && tensors_.Complete();
   if (!again_) {
@@ -224,10 +225,17 @@ absl::Status SaveStream::FinishTensor() {
   return state_status_;
 }
 
-std::uint32_t SaveStream::ComponentIndex(const std::string& component) {
-  const auto [it, fresh] = component_index_.emplace(component, static_cast<std::uint32_t>(components_.size()));
-  if (fresh) components_.push_back(component);
-  return it->second;
+absl::StatusOr<std::uint32_t> SaveStream::ComponentIndex(const std::string& component) {
+  const auto known = component_index_.find(component);
+  if (known != component_index_.end()) return known->second;
+  if (components_.size() > kMaxComponents)
+    return MakeError(absl::StatusCode::kInvalidArgument, "BAD_STATE",
+                     absl::StrCat("tensor ", tensors_.tensor().path(), ": a state has ", kMaxComponents,
+                                  " components at most; where the top level has more keys, its tensors are in none"));
+  const auto index = static_cast<std::uint32_t>(components_.size());
+  component_index_.emplace(component, index);
+  components_.push_back(component);
+  return index;
 }
 
 absl::Status SaveStream::Flush(bool wait) {

@@ -73,7 +73,7 @@ class SaveStream {
   absl::Status CheckState() const;
   absl::StatusOr<v1::Checkpoint> DraftCheckpoint(v1::SaveCommit commit) const;
   absl::StatusOr<v1::Checkpoint> CommitAgain(const v1::Checkpoint& draft);
-  std::uint32_t ComponentIndex(const std::string& component);
+  absl::StatusOr<std::uint32_t> ComponentIndex(const std::string& component);
 
   Store& store_;
   const std::uint32_t chunk_size_;

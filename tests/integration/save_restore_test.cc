@@ -85,6 +85,24 @@ TEST_F(SaveRestore, AMillionTinyTensorsRoundTrip) {
   ExpectRestores(*client_, "run@1", state);
 }
 
+TEST_F(SaveRestore, AFlatStateOfManyKeysRoundTrips) {
+  StateBuilder builder;
+  builder.OrderedDict();
+  for (int i = 0; i < 20000; ++i)
+    builder.Key("module.layers." + std::to_string(i) + ".self_attention.projection.weight").Tensor(memory_.Floats(1024));
+  const auto state = std::move(builder.End()).Build();
+  ASSERT_TRUE(state.ok()) << state.status();
+  SaveOk(*client_, 1, *state);
+  ExpectRestores(*client_, "run@1", *state);
+  EXPECT_EQ(client_->GetCheckpoint("run@1")->components_size(), 0);
+  RestoreOptions options = Of("run@1");
+  options.components = {"module.layers.1.self_attention.projection.weight"};
+  EXPECT_TRUE(absl::IsNotFound(client_->OpenRestore(options).status()));
+  options.components = {};
+  options.include = {"module.layers.1.*"};
+  EXPECT_EQ((*client_->OpenRestore(options))->nodes().size(), 2U);
+}
+
 TEST_F(SaveRestore, ManyTensorsOfOneChunkRoundTrip) {
   // More than one Want has room for.
   std::vector<Tensor> tensors;

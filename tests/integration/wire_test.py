@@ -180,6 +180,10 @@ class WireTest(unittest.TestCase):
         huge = pb.SaveRequest(state=pb.StatePart(nodes=[node(st.NODE_KIND_DICT, child_count=2**63)]))
         self.refused("FAILED_PRECONDITION", "OUT_OF_ORDER", b, t, c, huge, COMMIT)
 
+    def test_more_components_than_a_state_has(self):
+        parts = [m for i in range(65) for m in (tensors(tensor(f"c{i}.w", shape=[4096])), chunk(os.urandom(4096)))]
+        self.refused("INVALID_ARGUMENT", "BAD_STATE", begin("refused"), *parts)
+
     def test_a_citation_without_a_promise(self):
         payload = os.urandom(CHUNK)
         self.save(begin("owner"), tensors(tensor()), chunk(payload), W, COMMIT)
