@@ -4,7 +4,6 @@
 #include <string_view>
 #include <utility>
 
-#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "base/data_type.h"
 #include "base/state_walk.h"
@@ -72,14 +71,9 @@ absl::Status TensorSet::Place(std::span<const v1::StateNode> nodes) {
   }
   if (!walk.Complete())
     return MakeError(absl::StatusCode::kInvalidArgument, "BAD_STATE", "the state's nodes are not one whole tree");
-  absl::flat_hash_set<std::string_view> paths;
-  for (std::uint64_t i = 0; i < tensors_.size(); ++i) {
-    const v1::Tensor& meta = tensors_[i].meta;
+  for (std::uint64_t i = 0; i < tensors_.size(); ++i)
     if (!placed[i] && !tensors_[i].viewed)
-      return Bad(i, meta, "it is nowhere in the state tree, and no view shows it");
-    if (!paths.insert(meta.path()).second)
-      return Bad(i, meta, "another tensor has its path; storages behind views need paths of their own");
-  }
+      return Bad(i, tensors_[i].meta, "it is nowhere in the state tree, and no view shows it");
   return absl::OkStatus();
 }
 

@@ -94,23 +94,5 @@ TEST(TensorSet, EveryTensorHasItsPlace) {
   EXPECT_EQ(ReasonOf(set.Place(std::span(state.nodes).first(2))), "BAD_STATE");
 }
 
-TEST(TensorSet, PathsDiffer) {
-  StateBuilder builder;
-  builder.Dict().Key("a").Int(1).Key("b").Int(1).End();
-  auto state = *std::move(builder).Build();
-  TensorSet set;
-  for (int storage = 0; storage < 2; ++storage) {
-    Tensor tensor = Floats({24});
-    tensor.meta.set_path("storage:0");
-    ASSERT_TRUE(set.Add(tensor).ok());
-    ASSERT_TRUE(set.Add(View(static_cast<std::uint64_t>(storage) * 2, 0, {1})).ok());
-    v1::StateNode& node = state.nodes[static_cast<std::size_t>(storage) + 1];
-    node.set_kind(v1::NODE_KIND_TENSOR);
-    node.clear_value();
-    node.set_tensor(static_cast<std::uint64_t>(storage) * 2 + 1);
-  }
-  EXPECT_EQ(ReasonOf(set.Place(state.nodes)), "BAD_TENSOR");
-}
-
 }  // namespace
 }  // namespace ckpt::client

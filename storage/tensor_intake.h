@@ -5,7 +5,6 @@
 #include <string>
 #include <vector>
 
-#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/digest.h"
@@ -62,7 +61,6 @@ class TensorIntake {
     bool viewed;               // by a view
   };
   std::vector<PlaceOf> places_;
-  absl::flat_hash_set<Fingerprint> paths_;
 };
 
 }  // namespace ckpt::storage

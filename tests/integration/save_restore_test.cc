@@ -85,6 +85,17 @@ TEST_F(SaveRestore, AMillionTinyTensorsRoundTrip) {
   ExpectRestores(*client_, "run@1", state);
 }
 
+TEST_F(SaveRestore, KeysThatMakeOnePathAreTwoTensors) {
+  StateBuilder builder;
+  builder.Dict().Key("a.b").Tensor(memory_.Floats(3000)).Key("a").Dict().Key("b").Tensor(memory_.Floats(2000)).End();
+  builder.Key("a\n").Tensor(memory_.Floats(1)).Key("a\\x0a").Tensor(memory_.Floats(2));
+  const auto state = std::move(builder.End()).Build();
+  ASSERT_TRUE(state.ok()) << state.status();
+  EXPECT_EQ(state->tensors[0].meta.path(), state->tensors[1].meta.path());
+  SaveOk(*client_, 1, *state);
+  ExpectRestores(*client_, "run@1", *state);
+}
+
 TEST_F(SaveRestore, AFlatStateOfManyKeysRoundTrips) {
   StateBuilder builder;
   builder.OrderedDict();
