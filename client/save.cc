@@ -88,13 +88,15 @@ absl::StatusOr<SaveResult> SaveJob::Commit(std::span<const v1::StateNode> nodes,
   v1::SaveCommit commit;
   AddMetrics(metrics, *commit.mutable_metrics());
   v1::Checkpoint checkpoint;
-  CKPT_RETURN_IF_ERROR(Retrying([&](Backoff& backoff) -> absl::Status {
+  const absl::Status status = Retrying([&](Backoff& backoff) -> absl::Status {
     CKPT_ASSIGN_OR_RETURN(checkpoint, CommitOnce(nodes, commit, backoff));
     return absl::OkStatus();
-  }));
-  committed_ = true;
+  });
+  // gRPC may read the caller's memory for a while after a call, also after one that failed.
   stream_.reset();
   lent_.WaitForAll();
+  CKPT_RETURN_IF_ERROR(status);
+  committed_ = true;
   connection_->memory.Learn(chunks_->Known());
   return Result(std::move(checkpoint));
 }

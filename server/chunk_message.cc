@@ -17,6 +17,10 @@ constexpr std::uint64_t kBytesType = 2;
 
 constexpr std::uint64_t BytesTag(int field) { return static_cast<std::uint64_t>(field) << 3 | kBytesType; }
 
+// A payload that is small, or a small part of its message, is copied out of what was received: else a client could make a
+// batch of small chunks hold many times its size.
+constexpr std::uint64_t kCopiedBytes = 64U << 10;
+
 // The chunk in a message that has just that field. nullopt for any other message: the ordinary parser takes it.
 std::optional<UploadedChunk> FindChunk(const std::shared_ptr<const std::vector<grpc::Slice>>& slices) {
   std::vector<Bytes> pieces;
@@ -34,7 +38,14 @@ std::optional<UploadedChunk> FindChunk(const std::shared_ptr<const std::vector<g
     if (field->number == v1::ChunkUpload::kFingerprintFieldNumber) out.fingerprint = Join(field->bytes);
   }
   if (!fields.ok()) return std::nullopt;
-  out.payload.owner = slices;
+  std::uint64_t received = 0;
+  for (const Bytes piece : pieces) received += piece.size();
+  const std::uint64_t size = out.payload.size();
+  if (size < kCopiedBytes || size < received / 2) {
+    out.payload = storage::Payload::Of(Join(out.payload.pieces));
+  } else {
+    out.payload.owner = slices;
+  }
   return out;
 }
 

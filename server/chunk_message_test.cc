@@ -86,6 +86,22 @@ TEST(ParseSave, ThePayloadStaysInItsSlices) {
   EXPECT_EQ(PayloadOf(*received->chunk), bytes) << "it keeps them";
 }
 
+TEST(ParseSave, ASmallPayloadDoesNotHoldItsMessage) {
+  const std::string padding = Delimited(102, std::string(3 << 20, 'p'));
+  for (const std::size_t size : {std::size_t{4096}, std::size_t{1} << 20}) {
+    const std::string payload(size, 'x');
+    const grpc::ByteBuffer buffer = BufferOf(Chunk(padding + Payload(payload)));
+    const auto received = ParseSave(buffer);
+    ASSERT_TRUE(received.ok() && received->chunk.has_value());
+    EXPECT_EQ(PayloadOf(*received->chunk), payload);
+    std::vector<grpc::Slice> slices;
+    ASSERT_TRUE(buffer.Dump(&slices).ok());
+    const auto* begin = reinterpret_cast<const std::byte*>(slices[0].begin());
+    const std::byte* at = received->chunk->payload.pieces[0].data();
+    EXPECT_FALSE(at >= begin && at < begin + slices[0].size());
+  }
+}
+
 TEST(ParseSave, TakesFieldsInAnyOrderAndSkipsUnknownOnes) {
   const UploadedChunk chunk = Found(Chunk(kUnknown + Print("print") + kUnknown + Payload("payload") + kUnknown));
   EXPECT_EQ(PayloadOf(chunk), "payload");

@@ -65,6 +65,16 @@ bool RawStream::Write(grpc::ByteBuffer message) {
   return true;
 }
 
+bool RawStream::Post(grpc::ByteBuffer message) {
+  {
+    const MutexLock lock(mutex_);
+    if (broken_) return false;
+    out_.push_back(std::move(message));
+  }
+  Pump();
+  return true;
+}
+
 void RawStream::Ack(std::string digests, std::uint64_t total) {
   {
     const MutexLock lock(mutex_);

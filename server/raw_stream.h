@@ -15,8 +15,8 @@
 
 namespace ckpt::server {
 
-// Thread-safe. At most kQueue messages wait on either side: a slow handler stops the reading, and so, by flow control, the
-// client; a client that does not read stops the handler in Write.
+// Thread-safe. At most kQueue messages wait to be handled: a slow handler stops the reading, and so, by flow control, the
+// client. A client that does not read stops a handler that Writes, but not one that Posts.
 class RawStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
  public:
   // The stream keeps itself alive until gRPC is done with it.
@@ -29,6 +29,10 @@ class RawStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::B
 
   // Queues a message; waits while the queue is full. False when the call is gone.
   bool Write(grpc::ByteBuffer message);
+
+  // Queues a message, however many wait: for answers, which must not stop the handler from reading on. False when the
+  // call is gone.
+  bool Post(grpc::ByteBuffer message);
 
   // Queues an ack, added to the one that waits. Never blocks.
   void Ack(std::string digests, std::uint64_t total);

@@ -15,7 +15,7 @@ using storage::SaveStream;
 
 // gRPC's own default: clients need no setting to send and receive such messages.
 constexpr std::uint32_t kMaxMessageBytes = 4U << 20;
-// How long the client may pause before what it has sent goes to disk.
+// How long the client may pause before what it has sent goes to disk, and how often it is looked at while it does.
 constexpr std::chrono::milliseconds kPause{5};
 // Keepalive ends dead connections; this only bounds one wait.
 constexpr std::chrono::minutes kLong{1};
@@ -26,12 +26,12 @@ absl::Status Gone() {
                    "the stream ended before commit; resume it by beginning again with the same attempt key");
 }
 
-void SendBegun(const SaveStream& save, RawStream& stream) {
+void SendBegun(SaveStream& save, RawStream& stream) {
   v1::SaveResponse response;
   *response.mutable_begun() = save.begun();
   response.mutable_begun()->set_max_message_bytes(kMaxMessageBytes);
-  stream.Write(Serialize(response));
-  for (const v1::ProgressRow& row : save.acked()) {
+  stream.Post(Serialize(response));
+  for (const v1::ProgressRow& row : save.TakeAcked()) {
     if (row.chunks().empty()) continue;
     v1::SaveResponse page;
     for (const v1::ProgressRow::Chunk& acked : row.chunks()) {
@@ -41,14 +41,14 @@ void SendBegun(const SaveStream& save, RawStream& stream) {
       chunk.set_digest(acked.digest());
       chunk.set_fingerprint(acked.fingerprint());
     }
-    stream.Write(Serialize(page));
+    stream.Post(Serialize(page));
   }
 }
 
 absl::Status Commit(SaveStream& save, RawStream& stream, v1::SaveCommit commit) {
   v1::SaveResponse response;
   CKPT_ASSIGN_OR_RETURN(*response.mutable_committed()->mutable_checkpoint(), save.Commit(std::move(commit)));
-  stream.Write(Serialize(response));
+  stream.Post(Serialize(response));
   grpc::ByteBuffer extra;
   if (stream.Read(extra, kHalfClose) == RawStream::Event::kMessage)
     return MakeError(absl::StatusCode::kFailedPrecondition, "OUT_OF_ORDER",
@@ -61,7 +61,7 @@ absl::Status Handle(SaveStream& save, RawStream& stream, v1::SaveRequest& reques
     case v1::SaveRequest::kHave: {
       v1::SaveResponse response;
       CKPT_ASSIGN_OR_RETURN(*response.mutable_have()->mutable_missing(), save.Have(request.have().digests()));
-      stream.Write(Serialize(response));
+      stream.Post(Serialize(response));
       return absl::OkStatus();
     }
     case v1::SaveRequest::kTensors: return save.AddTensors(std::move(*request.mutable_tensors()));
@@ -79,7 +79,9 @@ absl::Status Handle(SaveStream& save, RawStream& stream, v1::SaveRequest& reques
 absl::Status ServeMessages(SaveStream& save, RawStream& stream) {
   while (true) {
     grpc::ByteBuffer buffer;
-    switch (stream.Read(buffer, save.has_pending() ? kPause : kLong)) {
+    // Who waits for acks, and sends nothing meanwhile, is told at once that a batch failed.
+    CKPT_ASSIGN_OR_RETURN(const bool settled, save.Settled());
+    switch (stream.Read(buffer, settled ? kLong : kPause)) {
       case RawStream::Event::kTimeout: CKPT_RETURN_IF_ERROR(save.Flush(false)); continue;
       case RawStream::Event::kEnd:
         // For whoever resumes.
@@ -104,9 +106,7 @@ absl::Status ServeMessages(SaveStream& save, RawStream& stream) {
 
 absl::Status ServeSave(storage::Store& store, RawStream& stream) {
   grpc::ByteBuffer buffer;
-  RawStream::Event event = RawStream::Event::kTimeout;
-  while (event == RawStream::Event::kTimeout) event = stream.Read(buffer, kLong);
-  if (event == RawStream::Event::kEnd) return Gone();
+  if (stream.Read(buffer, kLong) != RawStream::Event::kMessage) return Gone();  // who says nothing holds no place
   CKPT_ASSIGN_OR_RETURN(ReceivedSave first, ParseSave(buffer));
   if (!first.message.has_begin())
     return MakeError(absl::StatusCode::kFailedPrecondition, "OUT_OF_ORDER", "a save starts with begin");

@@ -1,5 +1,6 @@
 #include "server/stream_threads.h"
 
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -7,6 +8,23 @@
 #include "base/status.h"
 
 namespace ckpt::server {
+namespace {
+
+absl::Status NoThread(const std::system_error& error) {
+  return MakeError(absl::StatusCode::kResourceExhausted, "TOO_MANY_STREAMS",
+                   absl::StrCat("this server's machine has no more threads (", error.what(), "); try again later"));
+}
+
+// A stream makes threads of its own.
+absl::Status ServeOn(RawStream& stream, const std::function<absl::Status(RawStream&)>& serve) {
+  try {
+    return serve(stream);
+  } catch (const std::system_error& error) {
+    return NoThread(error);
+  }
+}
+
+}  // namespace
 
 StreamThreads::~StreamThreads() {
   const MutexLock lock(mutex_);
@@ -25,12 +43,21 @@ void StreamThreads::Run(std::shared_ptr<RawStream> stream, std::function<absl::S
                             absl::StrCat("this server serves ", limit_, " saves and restores at once; try again later")));
     return;
   }
-  std::thread([this, stream = std::move(stream), serve = std::move(serve)] {
-    stream->Close(serve(*stream));
-    const MutexLock lock(mutex_);
-    --running_;
-    changed_.NotifyAll();  // under the lock: after it this may be gone
-  }).detach();
+  try {
+    std::thread([this, stream, serve = std::move(serve)] {
+      stream->Close(ServeOn(*stream, serve));
+      Leave();
+    }).detach();
+  } catch (const std::system_error& error) {
+    stream->Close(NoThread(error));
+    Leave();
+  }
+}
+
+void StreamThreads::Leave() {
+  const MutexLock lock(mutex_);
+  --running_;
+  changed_.NotifyAll();  // under the lock: after it this may be gone
 }
 
 }  // namespace ckpt::server

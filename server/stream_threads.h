@@ -21,6 +21,8 @@ class StreamThreads {
   void Run(std::shared_ptr<RawStream> stream, std::function<absl::Status(RawStream&)> serve);
 
  private:
+  void Leave() CKPT_EXCLUDES(mutex_);
+
   const int limit_;
   Mutex mutex_;
   CondVar changed_;

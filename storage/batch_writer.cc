@@ -71,8 +71,9 @@ absl::Status BatchWriter::Submit(std::vector<BatchItem> items) {
   return absl::OkStatus();
 }
 
-bool BatchWriter::Idle() {
+absl::StatusOr<bool> BatchWriter::Idle() {
   const MutexLock lock(mutex_);
+  if (!status_.ok()) return status_;
   return next_.empty() && !writing_;
 }
 

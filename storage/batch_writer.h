@@ -43,8 +43,8 @@ class BatchWriter {
   // the stream is over.
   absl::Status Submit(std::vector<BatchItem> items);
 
-  // True when nothing is being written or waits.
-  bool Idle();
+  // True when nothing is being written or waits. The first error of any batch.
+  absl::StatusOr<bool> Idle();
 
   // Waits until all is durable; the first error of any batch.
   absl::Status Drain();

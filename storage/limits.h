@@ -21,7 +21,13 @@ inline constexpr std::uint64_t kMaxNodeBytes = 3U << 20;
 inline constexpr std::uint64_t kMaxTensors = 4'000'000;
 inline constexpr std::uint64_t kMaxNodes = 16'000'000;
 
+// Records that a state's manifest is cut into, so that its root, which lists them, fits into a record.
+inline constexpr std::uint64_t kMaxManifestParts = 300'000;
+
 // Digests in one Have; ranges in one Want.
 inline constexpr std::uint64_t kMaxPerQuestion = 16384;
+
+// Haves of one stream: their answers wait in memory for a client that writes all and only then reads.
+inline constexpr std::uint64_t kMaxHaves = 16384;
 
 }  // namespace ckpt::storage

@@ -23,6 +23,7 @@ class ManifestBuilder {
   void AddNode(const v1::StateNode& node);
   void AddTensor(const v1::Tensor& tensor, std::uint64_t logical_bytes);
 
+  [[nodiscard]] std::uint64_t part_count() const { return static_cast<std::uint64_t>(root_.parts_size()); }
   [[nodiscard]] std::uint64_t node_count() const { return root_.node_count(); }
   [[nodiscard]] std::uint64_t tensor_count() const { return root_.tensor_count(); }
   [[nodiscard]] std::uint64_t logical_bytes() const { return root_.logical_bytes(); }

@@ -194,8 +194,9 @@ TEST_F(Protocol, AnAttemptThatBeginsAgainResumesWithWhatWasAcked) {
   EXPECT_EQ(SessionOf(*save), session);
   EXPECT_EQ(save->begun().fence(), 2);
   ASSERT_EQ(save->begun().acked_count(), 1);
-  EXPECT_EQ(save->acked()[0].chunks(0).digest(), DigestOf(Data('a')));
-  EXPECT_EQ(save->acked()[0].chunks(0).fingerprint(), Xxh3(Data('a')).view());
+  const std::vector<v1::ProgressRow> acked = save->TakeAcked();
+  EXPECT_EQ(acked[0].chunks(0).digest(), DigestOf(Data('a')));
+  EXPECT_EQ(acked[0].chunks(0).fingerprint(), Xxh3(Data('a')).view());
   v1::TensorBatch batch;
   v1::Tensor& tensor = *batch.add_tensors();
   tensor.set_path("m.a");

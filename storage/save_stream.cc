@@ -93,10 +93,13 @@ SaveStream::SaveStream(Store& store, std::uint32_t chunk_size, BegunSession begu
         state_status_.Update(
             AddItem({RecordKind::kManifestPart, digest, fingerprint, size, Payload::Of(std::move(record)), 0, 0}));
       }) {
-  for (const v1::ProgressRow& row : progress_)
+  for (const v1::ProgressRow& row : progress_) {
+    earlier_new_bytes_ += row.new_bytes();
+    acked_earlier_ += static_cast<std::uint64_t>(row.chunks_size());
     for (const v1::ProgressRow::Chunk& chunk : row.chunks())
       if (const auto digest = Digest::From(chunk.digest()); digest.has_value())
         promised_[*digest] = {*Fingerprint::From(chunk.fingerprint()), chunk.raw_length()};
+  }
   if (!again_)
     writer_ = std::make_unique<BatchWriter>(store.packs(), store.chunks(), store.reserve(), session_,
                                             [this](const std::vector<BatchItem>& items) { OnDurable(items); });
@@ -114,8 +117,7 @@ v1::Begun SaveStream::begun() const {
   begun.set_lease_ms(static_cast<std::uint64_t>(store_.sessions().lease().count()));
   begun.set_chunk_size(chunk_size_);
   begun.set_inline_limit(kInlineLimit);
-  for (const v1::ProgressRow& row : progress_)
-    begun.set_acked_count(begun.acked_count() + static_cast<std::uint64_t>(row.chunks_size()));
+  begun.set_acked_count(acked_earlier_);
   if (again_) *begun.mutable_committed() = committed_;
   return begun;
 }
@@ -137,6 +139,10 @@ void SaveStream::OnDurable(const std::vector<BatchItem>& items) {
 
 absl::StatusOr<std::string> SaveStream::Have(std::string_view list) {
   CKPT_ASSIGN_OR_RETURN(const std::vector<Digest> digests, SplitDigests(list));
+  if (++haves_ > kMaxHaves)
+    return MakeError(absl::StatusCode::kInvalidArgument, "BAD_DIGESTS",
+                     absl::StrCat("more than ", kMaxHaves, " haves in one stream; ask for ", kMaxPerQuestion,
+                                  " chunks at once"));
   std::string missing((digests.size() + 7) / 8, '\0');
   std::vector<std::optional<Promise>> promises(digests.size());
   if (!again_) {
@@ -222,7 +228,15 @@ absl::Status SaveStream::AddItem(BatchItem item) {
 
 absl::Status SaveStream::FinishTensor() {
   manifest_.AddTensor(tensors_.tensor(), tensors_.size_bytes());
-  return state_status_;
+  return CheckManifest();
+}
+
+absl::Status SaveStream::CheckManifest() const {
+  CKPT_RETURN_IF_ERROR(state_status_);
+  if (manifest_.part_count() <= kMaxManifestParts) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kInvalidArgument, "TOO_LARGE",
+                   "the description of the state (small tensors, texts and other values) is too large; keep its data in "
+                   "tensors of 4 KiB and more");
 }
 
 absl::StatusOr<std::uint32_t> SaveStream::ComponentIndex(const std::string& component) {
@@ -239,9 +253,19 @@ absl::StatusOr<std::uint32_t> SaveStream::ComponentIndex(const std::string& comp
 }
 
 absl::Status SaveStream::Flush(bool wait) {
-  if (again_ || pending_.empty() || (!wait && !writer_->Idle())) return absl::OkStatus();
+  if (again_ || pending_.empty()) return absl::OkStatus();
+  if (!wait) {
+    CKPT_ASSIGN_OR_RETURN(const bool idle, writer_->Idle());
+    if (!idle) return absl::OkStatus();
+  }
   pending_bytes_ = 0;
   return writer_->Submit(std::exchange(pending_, {}));
+}
+
+absl::StatusOr<bool> SaveStream::Settled() {
+  if (again_) return true;
+  CKPT_ASSIGN_OR_RETURN(const bool idle, writer_->Idle());
+  return idle && pending_.empty();
 }
 
 absl::Status SaveStream::Settle() { return again_ ? absl::OkStatus() : writer_->Drain(); }
@@ -261,7 +285,7 @@ absl::Status SaveStream::AddState(const v1::StatePart& part) {
     if (HasTensor(node.kind()))
       CKPT_RETURN_IF_ERROR(tensors_.Place(node.tensor(), walk_.path(), walk_.component()));
     manifest_.AddNode(node);
-    CKPT_RETURN_IF_ERROR(state_status_);
+    CKPT_RETURN_IF_ERROR(CheckManifest());
   }
   return absl::OkStatus();
 }
@@ -278,6 +302,7 @@ absl::StatusOr<v1::Checkpoint> SaveStream::DraftCheckpoint(v1::SaveCommit commit
   draft.set_epoch(row_.epoch());
   if (row_.has_step()) draft.set_step(row_.step());
   *draft.mutable_metrics() = row_.metrics();
+  CKPT_RETURN_IF_ERROR(CheckAndSort(*commit.mutable_metrics()));
   for (v1::Metric& metric : *commit.mutable_metrics()) {
     const std::string bytes = metric.SerializeAsString();
     const bool same = std::any_of(row_.metrics().begin(), row_.metrics().end(),
@@ -326,14 +351,13 @@ absl::StatusOr<v1::Checkpoint> SaveStream::Commit(v1::SaveCommit commit) {
   fact.set_attempt_key(row_.attempt_key());
   fact.set_primary_metric(row_.primary_metric());
   std::string record = fact.SerializeAsString();
+  draft.fact_digest = Sha256(record);
   const auto fact_size = static_cast<std::uint32_t>(record.size());
   pending_.push_back(
-      {RecordKind::kVersionFact, Sha256(record), Xxh3(record), fact_size, Payload::Of(std::move(record)), 0, 0});
+      {RecordKind::kVersionFact, draft.fact_digest, Xxh3(record), fact_size, Payload::Of(std::move(record)), 0, 0});
   CKPT_RETURN_IF_ERROR(Flush(true));
   CKPT_RETURN_IF_ERROR(Settle());
-  std::uint64_t new_bytes = writer_->new_bytes();
-  for (const v1::ProgressRow& row : progress_) new_bytes += row.new_bytes();
-  draft.checkpoint.set_new_bytes(new_bytes);
+  draft.checkpoint.set_new_bytes(earlier_new_bytes_ + writer_->new_bytes());
   draft.components = std::move(components_);
   draft.used = std::move(used_);
   draft.fact = writer_->fact();

@@ -35,9 +35,10 @@ class SaveStream {
   static absl::StatusOr<std::unique_ptr<SaveStream>> Begin(Store& store, v1::SaveBegin begin, OnAck on_ack);
   ~SaveStream();
 
-  // What the client is to know. The acked chunks of earlier streams are in acked().
+  // What the client is to know.
   [[nodiscard]] v1::Begun begun() const;
-  [[nodiscard]] const std::vector<v1::ProgressRow>& acked() const { return progress_; }
+  // The chunks that earlier streams of the session got acked. Once: they are given away.
+  [[nodiscard]] std::vector<v1::ProgressRow> TakeAcked() { return std::move(progress_); }
 
   // Pins what is there of these chunks; the answer is HaveAnswer::missing.
   absl::StatusOr<std::string> Have(std::string_view digests);
@@ -52,8 +53,8 @@ class SaveStream {
 
   absl::Status AddState(const v1::StatePart& part);
 
-  // True when something was taken that is not yet on its way to disk.
-  [[nodiscard]] bool has_pending() const { return !pending_.empty(); }
+  // True when all that was taken is durable. The first error of what was on its way to disk: then the stream is over.
+  absl::StatusOr<bool> Settled();
 
   // Sends what is pending on its way to disk. Without `wait` only if the writer has nothing to do.
   absl::Status Flush(bool wait);
@@ -73,6 +74,7 @@ class SaveStream {
   absl::Status CheckState() const;
   absl::StatusOr<v1::Checkpoint> DraftCheckpoint(v1::SaveCommit commit) const;
   absl::StatusOr<v1::Checkpoint> CommitAgain(const v1::Checkpoint& draft);
+  absl::Status CheckManifest() const;
   absl::StatusOr<std::uint32_t> ComponentIndex(const std::string& component);
 
   Store& store_;
@@ -82,7 +84,10 @@ class SaveStream {
   const bool again_;  // the attempt had committed: nothing is written, only compared
   const OnAck on_ack_;
   v1::Checkpoint committed_;
-  std::vector<v1::ProgressRow> progress_;
+  std::vector<v1::ProgressRow> progress_;  // until TakeAcked
+  std::uint64_t acked_earlier_ = 0;        // chunks in it
+  std::uint64_t earlier_new_bytes_ = 0;
+  std::uint64_t haves_ = 0;
 
   TensorIntake tensors_;
   StateWalk walk_;

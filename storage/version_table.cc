@@ -87,7 +87,7 @@ google::protobuf::Timestamp Timestamp(std::int64_t micros) {
 }
 
 absl::Status PutVersion(Transaction& txn, const SessionRef& session, const v1::Checkpoint& checkpoint,
-                        const v1::SessionRow& owner, const VersionId& id) {
+                        const v1::SessionRow& owner, const VersionId& id, const Digest& fact) {
   v1::CheckpointRow row;
   *row.mutable_checkpoint() = checkpoint;
   row.set_attempt_key(owner.attempt_key());
@@ -100,6 +100,7 @@ absl::Status PutVersion(Transaction& txn, const SessionRef& session, const v1::C
   v1::CommitFact marker;
   marker.set_domain(session.domain);
   marker.set_session(std::string(session.id.view()));
+  marker.set_version_fact(std::string(fact.view()));
   marker.set_run_id(id.run_id);
   marker.set_version(checkpoint.version());
   marker.set_sequence(id.sequence);
@@ -131,7 +132,7 @@ absl::StatusOr<v1::Checkpoint> VersionTable::Commit(const SessionRef& session, c
     checkpoint.set_version(version);
     checkpoint.set_sequence(id.sequence);
     run.set_last_sequence(id.sequence);
-    CKPT_RETURN_IF_ERROR(PutVersion(txn, session, checkpoint, owner, id));
+    CKPT_RETURN_IF_ERROR(PutVersion(txn, session, checkpoint, owner, id, draft.fact_digest));
     CKPT_RETURN_IF_ERROR(AddToSummary(txn, checkpoint, owner.primary_metric(), run));
     CKPT_RETURN_IF_ERROR(PutRow(txn, keys::Run(session.domain, checkpoint.run()), run));
     for (const auto& [where, records] : references)

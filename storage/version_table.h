@@ -28,7 +28,8 @@ struct Draft {
   v1::Checkpoint checkpoint;            // without version, sequence, create_time
   std::vector<std::string> components;  // [0] is ""
   std::vector<UsedRecord> used;
-  RecordLocation fact;                  // its version fact
+  RecordLocation fact;                  // where its version fact is
+  Digest fact_digest;                   // SHA-256 of that record's payload
 };
 
 // Thread-safe.

@@ -59,18 +59,17 @@ class Packs:
         for path in Path(folder).glob("*/*.pack"):
             for kind, digest, payload in records(path):
                 if kind == VERSION_FACT:
-                    fact = messages.VersionFact.FromString(payload)
-                    self.versions[fact.session] = fact.checkpoint
+                    self.versions[digest] = messages.VersionFact.FromString(payload).checkpoint
                 elif kind == COMMIT_FACT:
                     fact = messages.CommitFact.FromString(payload)
-                    self.commits[fact.session] = fact
+                    self.commits[fact.version_fact] = fact
                 else:
                     self.by_digest[kind, digest] = payload
 
     def checkpoints(self):
         """{(run, epoch, version): {path: SHA-256 of the tensor's bytes}} of all that were committed."""
-        return {(self.versions[s].run, self.versions[s].epoch, commit.version): self.tensors(self.versions[s].manifest_digest)
-                for s, commit in self.commits.items()}
+        return {(self.versions[f].run, self.versions[f].epoch, commit.version): self.tensors(self.versions[f].manifest_digest)
+                for f, commit in self.commits.items()}
 
     def tensors(self, manifest_digest):
         root = self.messages.ManifestRoot.FromString(self.by_digest[ROOT_RECORD, manifest_digest])

@@ -217,6 +217,12 @@ def test_references(server, ctl, tmp_path):
         assert "\x1b" not in fails(1, "show", reference, server=server)
 
 
+def test_a_long_error_keeps_its_code(server, ctl, tmp_path):
+    path = save_pth(tmp_path / "in.pth", {"w": torch.ones(2), "epoch": 1})
+    ctl("save", "long", path, *[w for i in range(100) for w in ("--metric", f"{'é' * 90}{i}=1")])
+    assert "more than one metric" in fails(3, "show", "long:best", server=server)
+
+
 def test_restores_what_was_chosen(server, ctl, tmp_path):
     state = trained()
     ctl("save", "chosen", save_pth(tmp_path / "in.pth", state))

@@ -135,6 +135,32 @@ TEST_F(Resume, GivesUpWithAdviceWhenThereIsNoServer) {
   }
 }
 
+TEST_F(Resume, AFailedCommitHasGivenTheMemoryBack) {
+  const std::unique_ptr<Client> client = *Client::Connect(
+      {.address = server_.address(), .retry_for = std::chrono::milliseconds(200)});
+  SaveOptions options = At("run", 1);
+  options.progress = [&, killed = false](std::uint64_t done, std::uint64_t) mutable {
+    if (killed || done < 8 * kMiB) return;
+    killed = true;
+    server_.Kill();
+  };
+  auto save = client->BeginSave(options);
+  ASSERT_TRUE(save.ok()) << save.status();
+  auto floats = std::make_unique<std::vector<float>>(16 << 20, 1.5F);
+  Tensor tensor;
+  tensor.meta.set_dtype(v1::DTYPE_FLOAT32);
+  tensor.meta.add_shape(floats->size());
+  tensor.data = floats->data();
+  ASSERT_TRUE((*save)->AddTensor(tensor).ok());
+  StateBuilder tree;
+  tree.Dict().Key("w").Tensor(tensor).End();
+  const auto state = std::move(tree).Build();
+  EXPECT_TRUE(absl::IsUnavailable((*save)->Commit(state->nodes, {}).status()));
+  floats.reset();  // AddressSanitizer sees who reads it now
+  save->reset();
+  server_.Start();
+}
+
 TEST_F(Resume, WhatWasSavedOutlivesARestart) {
   const State state = ModelState({memory_.Floats(1 << 20)});
   SaveOk(*client_, 1, state);

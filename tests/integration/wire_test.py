@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import queue
 import struct
 import sys
 import tempfile
@@ -193,6 +194,51 @@ class WireTest(unittest.TestCase):
         self.refused("INVALID_ARGUMENT", "BAD_DIGESTS", begin("refused"), tensors(tensor()), pb.SaveRequest(citations=pb.Citations(digests=b"x")))
         have = pb.SaveRequest(have=pb.Have(digests=digest))
         self.assertEqual(self.save(begin("citing"), have, tensors(tensor()), cite, W, COMMIT).new_bytes, 0)
+
+    def test_writing_all_and_only_then_reading(self):
+        # A session with many acked chunks, and many questions: their answers wait until they are read.
+        count, key = 20_000, os.urandom(16)
+        data = os.urandom(4096 * count)
+        chunks = [data[i:i + 4096] for i in range(0, len(data), 4096)]
+        b = begin("all-then-read", attempt_key=key)
+        self.refused("CANCELLED", "STREAM_ENDED", b, *[m for i, c in enumerate(chunks) for m in (tensors(tensor(f"model.t{i}", shape=[4096])), chunk(c))])
+        digests = [hashlib.sha256(c).digest() for c in chunks]
+        written = threading.Event()
+
+        def everything():
+            yield b
+            yield from (pb.SaveRequest(have=pb.Have(digests=d)) for d in digests[:5000])
+            for i, d in enumerate(digests):
+                yield tensors(tensor(f"model.t{i}", shape=[4096]))
+                yield pb.SaveRequest(citations=pb.Citations(digests=d))
+            yield tree([f"model.t{i}" for i in range(count)])
+            yield COMMIT
+            written.set()
+
+        call = self.stub.Save(everything(), timeout=60)
+        self.assertTrue(written.wait(60), "the server stopped reading")
+        answers = list(call)
+        self.assertEqual(sum(len(a.acked.chunks) for a in answers), count)
+        self.assertEqual(sum(a.WhichOneof("message") == "have" for a in answers), 5000)
+        self.assertGreaterEqual(answers[-1].committed.checkpoint.new_bytes, len(data))
+
+    def test_who_waits_for_an_ack_is_told_when_there_will_be_none(self):
+        key, messages = os.urandom(16), queue.Queue()
+        b = begin("refused", attempt_key=key)
+        for message in (b, tensors(tensor()), chunk(os.urandom(CHUNK))):
+            messages.put(message)
+        first = self.stub.Save(iter(messages.get, None), timeout=30)
+        while next(first).WhichOneof("message") != "ack":
+            pass
+        second = self.stub.Save(never_ending([b]), timeout=30)
+        next(second)  # has taken the save over
+        messages.put(tensors(tensor("model.v")))
+        messages.put(chunk(os.urandom(CHUNK)))
+        with self.assertRaises(grpc.RpcError) as caught:
+            next(first)
+        self.assertEqual(dict(caught.exception.trailing_metadata())["ckpt-reason"], "FENCED")
+        messages.put(None)
+        second.cancel()
 
     def test_bytes_that_are_no_message(self):
         call = self.channel.stream_stream("/ckpt.v1.CheckpointService/Save")
