@@ -207,19 +207,24 @@ class WireTest(unittest.TestCase):
 
         def everything():
             yield b
-            yield from (pb.SaveRequest(have=pb.Have(digests=d)) for d in digests[:5000])
+            yield from (pb.SaveRequest(have=pb.Have(digests=d)) for d in digests[:16_000])
             for i, d in enumerate(digests):
                 yield tensors(tensor(f"model.t{i}", shape=[4096]))
                 yield pb.SaveRequest(citations=pb.Citations(digests=d))
-            yield tree([f"model.t{i}" for i in range(count)])
+            yield tensors(tensor("model.large", shape=[64 * CHUNK]))  # more than is read ahead
+            yield from (chunk(bytes([i]) * CHUNK) for i in range(64))
+            yield tree([*(f"model.t{i}" for i in range(count)), "model.large"])
             yield COMMIT
             written.set()
 
-        call = self.stub.Save(everything(), timeout=60)
-        self.assertTrue(written.wait(60), "the server stopped reading")
+        # With windows that do not grow.
+        channel = grpc.insecure_channel(self.server.address, options=[("grpc.http2.bdp_probe", 0)])
+        self.addCleanup(channel.close)
+        call = rpc.CheckpointServiceStub(channel).Save(everything(), timeout=60)
+        self.assertTrue(written.wait(30), "the server stopped reading")
         answers = list(call)
         self.assertEqual(sum(len(a.acked.chunks) for a in answers), count)
-        self.assertEqual(sum(a.WhichOneof("message") == "have" for a in answers), 5000)
+        self.assertEqual(sum(a.WhichOneof("message") == "have" for a in answers), 16_000)
         self.assertGreaterEqual(answers[-1].committed.checkpoint.new_bytes, len(data))
 
     def test_who_waits_for_an_ack_is_told_when_there_will_be_none(self):
