@@ -169,7 +169,7 @@ absl::Status RocksDbEngine::Transact(Durability durability, const std::function<
   options.deadlock_detect = true;
   thread_local std::minstd_rand random(std::random_device{}());
   for (int attempt = 0; attempt < kMaxAttempts; ++attempt) {
-    const std::unique_ptr<rocksdb::Transaction> txn(impl_->db->BeginTransaction(write, options));
+    std::unique_ptr<rocksdb::Transaction> txn(impl_->db->BeginTransaction(write, options));
     RocksDbTransaction transaction(*txn);
     absl::Status status = body(transaction);
     if (status.ok()) {
@@ -182,6 +182,7 @@ absl::Status RocksDbEngine::Transact(Durability durability, const std::function<
         std::abort();
       }
     }
+    txn.reset();  // its locks too: whoever waits for them must not wait for the pause below
     if (ReasonOf(status) != kConflict) return status;
     const int limit_us = 100 << std::min(attempt, 7);
     std::this_thread::sleep_for(
