@@ -1,10 +1,8 @@
 // For tests: a store in a fresh folder, and the shortest way to save into it and to look at its rows.
 #pragma once
 
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <atomic>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -12,26 +10,16 @@
 #include <utility>
 #include <vector>
 
-#include "base/clock.h"
 #include "base/digest.h"
+#include "storage/fake_clock_fixture.h"
 #include "storage/keys.h"
 #include "storage/restore_reader.h"
 #include "storage/rows.h"
 #include "storage/save_stream.h"
+#include "storage/status_matchers_fixture.h"
 #include "storage/store.h"
 
 namespace ckpt::storage {
-
-// A clock that tests move.
-class FakeClock final : public Clock {
- public:
-  std::int64_t WallMicros() const override { return 1'700'000'000'000'000 + uptime_ms_ * 1000; }
-  std::chrono::milliseconds Uptime() const override { return std::chrono::milliseconds(uptime_ms_); }
-  void Advance(std::chrono::milliseconds by) { uptime_ms_ += by.count(); }
-
- private:
-  std::atomic<std::int64_t> uptime_ms_{0};
-};
 
 // A state of a few tensors of bytes, by path ("model.a").
 using Tensors = std::vector<std::pair<std::string, std::string>>;
@@ -71,9 +59,7 @@ class StoreTest : public testing::Test {
     CKPT_CHECK_OK(store_->engine().Transact(KvEngine::Durability::kSync,
                                             [&](Transaction& txn) { return PutRow(txn, key, row); }));
   }
-  v1::ChunkRow ChunkRowOf(const std::string& bytes) {
-    return Get<v1::ChunkRow>(keys::Chunk("default", Sha256(bytes)));
-  }
+  v1::ChunkRow ChunkRowOf(const std::string& bytes) { return Get<v1::ChunkRow>(keys::Chunk("default", Sha256(bytes))); }
   static PackId PackIdOf(const v1::ChunkRow& row) { return *PackId::From(row.pack()); }
   static SessionId SessionOf(const SaveStream& save) { return *SessionId::From(save.begun().session()); }
   std::vector<PackId> Pins(const SessionId& session);
@@ -96,13 +82,6 @@ Row StoreTest::Get(const std::string& key) {
   }));
   CKPT_CHECK(row.has_value());
   return *row;
-}
-
-// An error with this reason.
-MATCHER_P(HasReason, reason, "") { return ReasonOf(arg) == reason; }
-MATCHER(IsOk, "") {
-  *result_listener << arg.ToString();
-  return arg.ok();
 }
 
 }  // namespace ckpt::storage
