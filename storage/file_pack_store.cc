@@ -29,6 +29,7 @@ namespace ckpt::storage {
 namespace {
 
 constexpr std::size_t kMaxReadFiles = 128;
+constexpr std::uint64_t kMaxOffset = std::uint64_t{1} << 62;  // far beyond any file, far below the end of off_t
 constexpr char kEnding[] = ".pack";
 
 absl::Status SystemError(std::string_view what, const std::filesystem::path& path, int error) {
@@ -124,6 +125,10 @@ absl::StatusOr<FilePackStore::OpenPack*> FilePackStore::Borrow(std::string_view 
     fresh->id = *PackId::From(RandomBytes(PackId::kSize));
     fresh->domain = std::string(domain);
   }
+  if (const absl::Status status = registry_.Announce(fresh->id, fresh->domain); !status.ok()) {
+    Close(fresh);
+    return status;
+  }
   const absl::Status status = Create(*fresh);
   if (status.ok()) return fresh;
   Seal(fresh);
@@ -131,7 +136,6 @@ absl::StatusOr<FilePackStore::OpenPack*> FilePackStore::Borrow(std::string_view 
 }
 
 absl::Status FilePackStore::Create(OpenPack& pack) {
-  CKPT_RETURN_IF_ERROR(registry_.Announce(pack.id, pack.domain));
   const std::filesystem::path path = PathOf(pack.domain, pack.id);
   std::error_code error;
   const bool new_domain = std::filesystem::create_directory(path.parent_path(), error);
@@ -199,11 +203,15 @@ void FilePackStore::Release(const PackId& id, bool indexed) {
   Seal(pack);
 }
 
-// Closes a pack that nobody else uses, for ever.
+// Ends an announced pack that nobody else uses.
 void FilePackStore::Seal(OpenPack* pack) {
   // Its row may say "open" for longer: the next start seals it then.
   if (const absl::Status status = registry_.Sealed(pack->id); !status.ok())
     spdlog::warn("pack {} is not marked as sealed: {}", pack->id.ToHex(), status.ToString());
+  Close(pack);
+}
+
+void FilePackStore::Close(OpenPack* pack) {
   if (pack->fd >= 0) close(pack->fd);
   const MutexLock lock(mutex_);
   open_.remove_if([&](const auto& p) { return p.get() == pack; });
@@ -228,24 +236,30 @@ void FilePackStore::SealIdle() {
 absl::StatusOr<std::shared_ptr<FilePackStore::ReadFile>> FilePackStore::FileOf(std::string_view domain,
                                                                                const PackId& pack) const {
   const MutexLock lock(mutex_);
-  const auto it = std::find_if(files_.begin(), files_.end(), [&](const auto& f) { return f.first == pack; });
+  const auto it = std::find_if(files_.begin(), files_.end(),
+                               [&](const auto& file) { return file->pack == pack && file->domain == domain; });
   if (it != files_.end()) {
     files_.splice(files_.end(), files_, it);
-    return it->second;
+    return files_.back();
   }
   const std::filesystem::path path = PathOf(domain, pack);
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0 && errno == ENOENT)
     return MakeError(absl::StatusCode::kNotFound, "PACK_MISSING", absl::StrCat("there is no pack ", path.string()));
   if (fd < 0) return SystemError("cannot open", path, errno);
-  files_.emplace_back(pack, std::make_shared<ReadFile>(fd));
+  files_.push_back(std::make_shared<ReadFile>(fd, std::string(domain), pack));
   if (files_.size() > kMaxReadFiles) files_.pop_front();
-  return files_.back().second;
+  return files_.back();
 }
 
 absl::Status FilePackStore::Read(std::string_view domain, const PackId& pack, std::uint64_t offset,
                                  std::span<std::byte> buffer) const {
   CKPT_ASSIGN_OR_RETURN(const std::shared_ptr<ReadFile> file, FileOf(domain, pack));
+  const auto beyond = [&] {
+    return MakeError(absl::StatusCode::kOutOfRange, "PACK_DAMAGED",
+                     absl::StrCat(PathOf(domain, pack).string(), " ends before ", offset, " + ", buffer.size()));
+  };
+  if (offset > kMaxOffset) return beyond();
   while (!buffer.empty()) {
     const ssize_t got = pread(file->fd, buffer.data(), buffer.size(), static_cast<off_t>(offset));
     if (got < 0 && errno == EINTR) continue;
@@ -253,9 +267,7 @@ absl::Status FilePackStore::Read(std::string_view domain, const PackId& pack, st
       return MakeError(absl::StatusCode::kDataLoss, "IO_ERROR",
                        absl::StrCat("cannot read ", PathOf(domain, pack).string(), " at ", offset, ": ",
                                     std::system_category().message(errno)));
-    if (got == 0)
-      return MakeError(absl::StatusCode::kOutOfRange, "PACK_DAMAGED",
-                       absl::StrCat(PathOf(domain, pack).string(), " ends before ", offset + buffer.size()));
+    if (got == 0) return beyond();
     buffer = buffer.subspan(static_cast<std::size_t>(got));
     offset += static_cast<std::uint64_t>(got);
   }
@@ -265,7 +277,7 @@ absl::Status FilePackStore::Read(std::string_view domain, const PackId& pack, st
 absl::Status FilePackStore::Delete(std::string_view domain, const PackId& pack) {
   const MutexLock lock(mutex_);
   CKPT_CHECK(std::none_of(open_.begin(), open_.end(), [&](const auto& p) { return p->id == pack; }));
-  files_.remove_if([&](const auto& f) { return f.first == pack; });
+  files_.remove_if([&](const auto& file) { return file->pack == pack; });
   const std::filesystem::path path = PathOf(domain, pack);
   if (unlink(path.c_str()) != 0 && errno != ENOENT) return SystemError("cannot delete", path, errno);
   return absl::OkStatus();

@@ -59,9 +59,11 @@ class FilePackStore final : public PackStore {
   };
   // A file that is open for reading; closed when the last who reads has let go.
   struct ReadFile {
-    explicit ReadFile(int f) : fd(f) {}
+    ReadFile(int f, std::string d, const PackId& p) : fd(f), domain(std::move(d)), pack(p) {}
     ~ReadFile();
-    int fd;
+    const int fd;
+    const std::string domain;
+    const PackId pack;
   };
 
   FilePackStore(FilePackStoreOptions options, PackRegistry& registry)
@@ -72,6 +74,7 @@ class FilePackStore final : public PackStore {
   absl::Status Create(OpenPack& pack);
   absl::StatusOr<WrittenBatch> Append(OpenPack& pack, std::span<const Record> records);
   void Seal(OpenPack* pack);
+  void Close(OpenPack* pack);
   absl::StatusOr<std::shared_ptr<ReadFile>> FileOf(std::string_view domain, const PackId& pack) const;
 
   const FilePackStoreOptions options_;
@@ -82,7 +85,7 @@ class FilePackStore final : public PackStore {
   std::list<std::unique_ptr<OpenPack>> open_ CKPT_GUARDED_BY(mutex_);
 
   // The files read last, the latest at the back.
-  mutable std::list<std::pair<PackId, std::shared_ptr<ReadFile>>> files_ CKPT_GUARDED_BY(mutex_);
+  mutable std::list<std::shared_ptr<ReadFile>> files_ CKPT_GUARDED_BY(mutex_);
 };
 
 }  // namespace ckpt::storage

@@ -38,7 +38,8 @@ class PackRegistry {
  public:
   virtual ~PackRegistry() = default;
 
-  // A pack is about to be made. Nothing of it may exist before this has returned OK, durably.
+  // A pack is about to be made. Nothing of it may exist before this has returned OK, durably. After an error there is no
+  // such pack: Write returns the error.
   virtual absl::Status Announce(const PackId& pack, std::string_view domain) = 0;
 
   // Nothing will be appended to the pack any more. Its length is what was written by the batches that were indexed.
