@@ -94,7 +94,7 @@ absl::StatusOr<RecordHeader> DecodeRecordHeader(Bytes in) {
   out.digest = *Digest::From(GetBytes(in, kDigestAt, Digest::kSize));
   out.base = *Digest::From(GetBytes(in, kBaseAt, Digest::kSize));
   if (out.kind < RecordKind::kChunk || out.kind > RecordKind::kCommitFact || out.codec != Codec::kRaw ||
-      out.stored_length > kMaxRecordPayload || out.raw_length > kMaxRecordPayload)
+      out.stored_length > kMaxRecordPayload || out.raw_length != out.stored_length)
     return Damaged("a record's header has a kind, codec or length that this version does not know");
   return out;
 }
