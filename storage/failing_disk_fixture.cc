@@ -1,0 +1,159 @@
+#include "storage/failing_disk_fixture.h"
+
+#include <dlfcn.h>
+#include <sys/statvfs.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <limits>
+#include <map>
+#include <memory>
+#include <optional>
+
+#include "absl/strings/str_cat.h"
+#include "base/mutex.h"
+#include "base/status.h"
+
+namespace ckpt::storage {
+namespace {
+
+constexpr std::size_t kUnlimited = std::numeric_limits<std::size_t>::max();
+
+struct Disk {
+  std::string part;
+  std::map<std::string, int, std::less<>> errors;
+  std::size_t limit = kUnlimited;
+  std::optional<std::uint64_t> free_bytes;
+  std::vector<std::string> calls;
+};
+// Not destroyed: other threads may still call when the process ends.
+Mutex& DiskMutex() {
+  static Mutex& mutex = *new Mutex;
+  return mutex;
+}
+std::unique_ptr<Disk>& TheDisk() {
+  static auto& disk = *new std::unique_ptr<Disk>;
+  return disk;
+}
+
+std::string PathOf(int fd) {
+  std::array<char, 4096> path;
+  const ssize_t size = readlink(absl::StrCat("/proc/self/fd/", fd).c_str(), path.data(), path.size());
+  return {path.data(), size < 0 ? 0 : static_cast<std::size_t>(size)};
+}
+
+// What a call should do: fail with an error, or take so many bytes.
+struct Order {
+  int error = 0;
+  std::size_t limit = kUnlimited;
+};
+Order OrderFor(std::string_view call, int fd) {
+  const MutexLock lock(DiskMutex());
+  Disk* const disk = TheDisk().get();
+  if (disk == nullptr) return {};
+  const std::string path = PathOf(fd);
+  if (path.find(disk->part) == path.npos) return {};
+  disk->calls.push_back(std::string(call) + " " + path);
+  const auto error = disk->errors.find(call);
+  return {error == disk->errors.end() ? 0 : error->second, disk->limit};
+}
+
+std::optional<std::uint64_t> FakeFreeBytes() {
+  const MutexLock lock(DiskMutex());
+  return TheDisk() == nullptr ? std::nullopt : TheDisk()->free_bytes;
+}
+
+}  // namespace
+
+FailingDisk::FailingDisk(std::string part) {
+  const MutexLock lock(DiskMutex());
+  CKPT_CHECK(TheDisk() == nullptr);
+  TheDisk() = std::make_unique<Disk>();
+  TheDisk()->part = std::move(part);
+}
+FailingDisk::~FailingDisk() {
+  const MutexLock lock(DiskMutex());
+  TheDisk().reset();
+}
+void FailingDisk::Fail(std::string_view call, int error) {
+  const MutexLock lock(DiskMutex());
+  TheDisk()->errors[std::string(call)] = error;
+}
+void FailingDisk::LimitBytes(std::size_t bytes) {
+  const MutexLock lock(DiskMutex());
+  TheDisk()->limit = bytes;
+}
+void FailingDisk::SetFreeBytes(std::uint64_t bytes) {
+  const MutexLock lock(DiskMutex());
+  TheDisk()->free_bytes = bytes;
+}
+std::vector<std::string> FailingDisk::calls() const {
+  const MutexLock lock(DiskMutex());
+  return TheDisk()->calls;
+}
+
+namespace {
+
+template <typename Function>
+Function* Real(const char* name) {
+  return reinterpret_cast<Function*>(dlsym(RTLD_NEXT, name));
+}
+
+int Fails(int error) {
+  errno = error;
+  return -1;
+}
+
+}  // namespace
+
+extern "C" {
+
+int fsync(int fd) {
+  static auto* const real = Real<int(int)>("fsync");
+  const Order order = OrderFor("fsync", fd);
+  return order.error != 0 ? Fails(order.error) : real(fd);
+}
+
+int fdatasync(int fd) {
+  static auto* const real = Real<int(int)>("fdatasync");
+  const Order order = OrderFor("fdatasync", fd);
+  return order.error != 0 ? Fails(order.error) : real(fd);
+}
+
+ssize_t pwritev(int fd, const iovec* parts, int count, off_t offset) {
+  static auto* const real = Real<ssize_t(int, const iovec*, int, off_t)>("pwritev");
+  const Order order = OrderFor("pwritev", fd);
+  if (order.error != 0) return Fails(order.error);
+  if (count == 0 || order.limit == kUnlimited) return real(fd, parts, count, offset);
+  const iovec first = {parts[0].iov_base, std::min(parts[0].iov_len, order.limit)};
+  return real(fd, &first, 1, offset);
+}
+
+ssize_t pread(int fd, void* out, size_t size, off_t offset) {
+  static auto* const real = Real<ssize_t(int, void*, size_t, off_t)>("pread");
+  const Order order = OrderFor("pread", fd);
+  return order.error != 0 ? Fails(order.error) : real(fd, out, std::min(size, order.limit), offset);
+}
+
+int posix_fallocate(int fd, off_t offset, off_t size) {
+  static auto* const real = Real<int(int, off_t, off_t)>("posix_fallocate");
+  const Order order = OrderFor("posix_fallocate", fd);
+  return order.error != 0 ? order.error : real(fd, offset, size);
+}
+
+int statvfs(const char* path, struct statvfs* out) {
+  static auto* const real = Real<int(const char*, struct statvfs*)>("statvfs");
+  const int result = real(path, out);
+  if (const auto free_bytes = FakeFreeBytes(); result == 0 && free_bytes.has_value()) {
+    out->f_frsize = 1;
+    out->f_bavail = *free_bytes;
+  }
+  return result;
+}
+
+}  // extern "C"
+
+}  // namespace ckpt::storage

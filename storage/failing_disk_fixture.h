@@ -1,0 +1,34 @@
+// A disk that fails on request: for a test program that is linked with failing_disk_fixture.cc, which takes the place
+// of the C library's calls.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace ckpt::storage {
+
+// While one lives (one at a time), it sees what the whole process does to files whose path has `part` in it.
+// Thread-safe.
+class FailingDisk {
+ public:
+  explicit FailingDisk(std::string part);
+  ~FailingDisk();
+  FailingDisk(const FailingDisk&) = delete;
+  FailingDisk& operator=(const FailingDisk&) = delete;
+
+  // From now on "fsync", "fdatasync", "pwritev", "pread" or "posix_fallocate" fails with this errno; 0: no more.
+  void Fail(std::string_view call, int error);
+
+  // pwritev and pread take at most so many bytes at once.
+  void LimitBytes(std::size_t bytes);
+
+  // What statvfs says is free, for any path.
+  void SetFreeBytes(std::uint64_t bytes);
+
+  // The calls so far: "fsync /path".
+  std::vector<std::string> calls() const;
+};
+
+}  // namespace ckpt::storage
