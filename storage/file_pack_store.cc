@@ -1,9 +1,10 @@
 // How a batch becomes durable:
 //   1. a new pack's row                       PackRegistry::Announce
 //   2. its file, exclusively; its header
-//   3. the records, one after the other       pwritev
-//   4. fdatasync of the file
-//   5. of a new pack: fsync of the domain's folder, and of the root if that is new
+//   3. fsync of the domain's folder, and of the root
+//   4. the records, one after the other       pwritev
+//   5. fdatasync of the file
+// The folder that holds the root is synced when the store is opened.
 // A file that failed to be written or synced is never written again: what the kernel dropped cannot be known.
 #include "storage/file_pack_store.h"
 
@@ -16,6 +17,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <optional>
 #include <system_error>
 #include <utility>
 
@@ -24,6 +26,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/random.h"
 #include "base/status.h"
+#include "storage/names.h"
 
 namespace ckpt::storage {
 namespace {
@@ -68,6 +71,28 @@ absl::Status SyncFolder(const std::filesystem::path& path) {
   return error == 0 ? absl::OkStatus() : SystemError("cannot sync", path, error);
 }
 
+// The id that a pack's file is named for; nullopt for any other name.
+std::optional<PackId> PackNamed(const std::string& name) {
+  if (!absl::EndsWith(name, kEnding) || name.size() != 2 * PackId::kSize + sizeof(kEnding) - 1) return std::nullopt;
+  const auto id = PackId::From(absl::HexStringToBytes(name.substr(0, 2 * PackId::kSize)));
+  return id.has_value() && id->ToHex() + kEnding == name ? id : std::nullopt;
+}
+
+absl::Status ListDomain(const std::filesystem::path& path, std::vector<PackStore::Listed>& out) {
+  std::error_code error;
+  std::filesystem::directory_iterator file(path, error);
+  for (; !error && file != std::filesystem::directory_iterator(); file.increment(error)) {
+    const std::optional<PackId> id = PackNamed(file->path().filename().string());
+    std::error_code gone;
+    if (!id.has_value() || !file->is_regular_file(gone)) continue;
+    const std::uint64_t size_bytes = file->file_size(gone);
+    if (gone == std::errc::no_such_file_or_directory) continue;  // deleted meanwhile
+    if (gone) return SystemError("cannot look at", file->path(), gone.value());
+    out.push_back({path.filename().string(), *id, size_bytes});
+  }
+  return error ? SystemError("cannot list", path, error.value()) : absl::OkStatus();
+}
+
 iovec PartOf(Bytes bytes) { return {const_cast<std::byte*>(bytes.data()), bytes.size()}; }
 
 }  // namespace
@@ -79,6 +104,7 @@ absl::StatusOr<std::unique_ptr<FilePackStore>> FilePackStore::Open(FilePackStore
   std::error_code error;
   std::filesystem::create_directories(options.root, error);
   if (error) return SystemError("cannot make", options.root, error.value());
+  CKPT_RETURN_IF_ERROR(SyncFolder(std::filesystem::absolute(options.root).parent_path()));
   return std::unique_ptr<FilePackStore>(new FilePackStore(std::move(options), registry));
 }
 
@@ -138,7 +164,7 @@ absl::StatusOr<FilePackStore::OpenPack*> FilePackStore::Borrow(std::string_view 
 absl::Status FilePackStore::Create(OpenPack& pack) {
   const std::filesystem::path path = PathOf(pack.domain, pack.id);
   std::error_code error;
-  const bool new_domain = std::filesystem::create_directory(path.parent_path(), error);
+  std::filesystem::create_directory(path.parent_path(), error);
   if (error) return SystemError("cannot make", path.parent_path(), error.value());
   pack.fd = open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
   if (pack.fd < 0) return SystemError("cannot make", path, errno);
@@ -148,7 +174,8 @@ absl::Status FilePackStore::Create(OpenPack& pack) {
   if (const int failed = WriteAll(pack.fd, parts, 0); failed != 0) return SystemError("cannot write", path, failed);
   pack.size_bytes = kPackHeaderSize;
   CKPT_RETURN_IF_ERROR(SyncFolder(path.parent_path()));
-  return new_domain ? SyncFolder(options_.root) : absl::OkStatus();
+  // Also when another thread, or a process that died, has made the domain's folder: it may not have come to the sync.
+  return SyncFolder(options_.root);
 }
 
 absl::StatusOr<WrittenBatch> FilePackStore::Append(OpenPack& pack, std::span<const Record> records) {
@@ -286,16 +313,12 @@ absl::Status FilePackStore::Delete(std::string_view domain, const PackId& pack) 
 absl::StatusOr<std::vector<PackStore::Listed>> FilePackStore::List() const {
   std::vector<Listed> out;
   std::error_code error;
-  for (const auto& domain : std::filesystem::directory_iterator(options_.root, error)) {
-    if (!domain.is_directory()) continue;
-    for (const auto& file : std::filesystem::directory_iterator(domain.path(), error)) {
-      const std::string name = file.path().filename().string();
-      if (!absl::EndsWith(name, kEnding) || name.size() != 2 * PackId::kSize + sizeof(kEnding) - 1) continue;
-      const auto id = PackId::From(absl::HexStringToBytes(name.substr(0, 2 * PackId::kSize)));
-      if (!id.has_value() || id->ToHex() + kEnding != name) continue;
-      out.push_back({domain.path().filename().string(), *id, file.file_size(error)});
-    }
-    if (error) break;
+  std::filesystem::directory_iterator domain(options_.root, error);
+  for (; !error && domain != std::filesystem::directory_iterator(); domain.increment(error)) {
+    // Other folders may be the file system's own (lost+found) and closed to us.
+    std::error_code ignored;
+    if (!CheckDomain(domain->path().filename().string()).ok() || !domain->is_directory(ignored)) continue;
+    CKPT_RETURN_IF_ERROR(ListDomain(domain->path(), out));
   }
   if (error) return SystemError("cannot list", options_.root, error.value());
   return out;
