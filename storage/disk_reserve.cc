@@ -38,31 +38,43 @@ absl::Status DiskReserve::Full(std::uint64_t free, std::uint64_t wanted) const {
                                 (wanted >> 20) + 1, " MiB are needed; nothing is lost: make room there and save again"));
 }
 
-// Makes the file that holds the reserve; false if there is no room.
-bool DiskReserve::Hold() {
+// What the file holds already.
+std::uint64_t DiskReserve::Kept() const {
+  struct stat facts {};
+  const bool there = stat((dir_ / "reserve").c_str(), &facts) == 0 && S_ISREG(facts.st_mode);
+  return there ? static_cast<std::uint64_t>(facts.st_size) : 0;
+}
+
+// Makes the file that holds the reserve, or makes it fit; false if there is no room.
+absl::StatusOr<bool> DiskReserve::Hold() {
   const std::filesystem::path path = dir_ / "reserve";
   const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-  if (fd < 0) return false;
-  const int error = posix_fallocate(fd, 0, static_cast<off_t>(options_.reserve_bytes));
-  const bool sized = error == 0 && ftruncate(fd, static_cast<off_t>(options_.reserve_bytes)) == 0;
-  close(fd);
-  if (!sized) unlink(path.c_str());
-  return sized;
+  int error = fd < 0 ? errno : 0;
+  const auto size = static_cast<off_t>(options_.reserve_bytes);
+  if (error == 0 && size != 0) error = posix_fallocate(fd, 0, size);
+  if (error == 0 && ftruncate(fd, size) != 0) error = errno;
+  if (fd >= 0) close(fd);
+  if (error == 0) return true;
+  unlink(path.c_str());
+  if (error == ENOSPC || error == EDQUOT) return false;
+  return MakeError(absl::StatusCode::kInternal, "CANNOT_OPEN_STORE",
+                   absl::StrCat("cannot keep disk space back in ", path.string(), ": ",
+                                std::system_category().message(error)));
 }
 
 absl::Status DiskReserve::Admit(std::uint64_t bytes) {
   const MutexLock lock(mutex_);
   CKPT_ASSIGN_OR_RETURN(std::uint64_t free, FreeBytes());
   if (!held_) {
-    struct stat facts {};
-    const bool there = stat((dir_ / "reserve").c_str(), &facts) == 0 &&
-                       static_cast<std::uint64_t>(facts.st_size) == options_.reserve_bytes;
-    const std::uint64_t wanted = options_.margin_bytes + bytes + (there ? 0 : options_.reserve_bytes);
-    if (free < wanted || !Hold()) {
-      if (there && free < options_.margin_bytes) unlink((dir_ / "reserve").c_str());
-      return Full(free, wanted);
+    const std::uint64_t kept = Kept();
+    const std::uint64_t missing = options_.reserve_bytes > kept ? options_.reserve_bytes - kept : 0;
+    const std::uint64_t wanted = options_.margin_bytes + bytes + missing;
+    if (free >= wanted) {
+      CKPT_ASSIGN_OR_RETURN(held_, Hold());
+    } else if (kept != 0 && free < options_.margin_bytes) {
+      unlink((dir_ / "reserve").c_str());
     }
-    held_ = true;
+    if (!held_) return Full(free, wanted);
     CKPT_ASSIGN_OR_RETURN(free, FreeBytes());
   }
   if (free >= options_.margin_bytes + bytes) return absl::OkStatus();

@@ -13,7 +13,7 @@ namespace ckpt::storage {
 
 struct DiskReserveOptions {
   // Disk space held in a file: what the catalog may still write while saves are refused (logs, write buffers, one
-  // compaction).
+  // compaction). 0: none.
   std::uint64_t reserve_bytes = std::uint64_t{256} << 20;
 
   // Free space besides it under which saves are refused and the file is given up.
@@ -37,7 +37,8 @@ class DiskReserve {
 
   absl::StatusOr<std::uint64_t> FreeBytes() const;
   absl::Status Full(std::uint64_t free, std::uint64_t wanted) const;
-  bool Hold() CKPT_REQUIRES(mutex_);
+  [[nodiscard]] std::uint64_t Kept() const;
+  absl::StatusOr<bool> Hold() CKPT_REQUIRES(mutex_);
 
   const std::filesystem::path dir_;
   const DiskReserveOptions options_;
