@@ -176,8 +176,6 @@ TEST_F(Intake, RefusesNamesThatCannotBeShown) {
   EXPECT_EQ(WhyNot(device), "BAD_NAME");
 }
 
-TEST_F(Intake, APathComesOnce) { EXPECT_EQ(WhyNot(BytesOf("m.first", 5)), "BAD_TENSOR"); }
-
 TEST_F(Intake, TheBoxIsTheTensorInMemoryOrder) {
   ASSERT_TRUE(intake_.Begin(Floats("m.a", {8, 3, 16, 16}, {768, 1, 48, 3})).ok());
   ASSERT_EQ(intake_.tensor().boxes_size(), 1);
