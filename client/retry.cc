@@ -27,7 +27,7 @@ bool Backoff::Wait() {
 absl::Status Retry(Backoff& backoff, std::string_view address, const std::function<absl::Status()>& call) {
   for (;;) {
     absl::Status status = call();
-    if (!absl::IsUnavailable(status)) return status;
+    if (!absl::IsUnavailable(status) && ReasonOf(status) != "CONFLICT") return status;
     if (backoff.Wait()) continue;
     if (ReasonOf(status) != "SERVER_UNREACHABLE") return status;  // it is there, and says what is wrong
     return MakeError(absl::StatusCode::kUnavailable, "SERVER_UNREACHABLE",

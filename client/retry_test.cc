@@ -35,13 +35,23 @@ TEST(Backoff, GivesUpWithoutProgress) {
 
 absl::Status Unavailable() { return MakeError(absl::StatusCode::kUnavailable, "SERVER_UNREACHABLE", "refused"); }
 
-TEST(Retry, TriesAgainOnlyWhatIsUnavailable) {
+TEST(Retry, TriesAgainWhatIsUnavailable) {
   Backoff backoff(seconds(10), Backoff::Clock::now());
   int calls = 0;
   EXPECT_TRUE(Retry(backoff, "host:1", [&] { return ++calls < 3 ? Unavailable() : absl::OkStatus(); }).ok());
   EXPECT_EQ(calls, 3);
   EXPECT_TRUE(absl::IsAborted(Retry(backoff, "host:1", [&] { return ++calls, absl::AbortedError("fenced"); })));
   EXPECT_EQ(calls, 4);
+}
+
+TEST(Retry, TriesAgainWhatWasInAnothersWay) {
+  Backoff backoff(seconds(10), Backoff::Clock::now());
+  int calls = 0;
+  const absl::Status conflict = MakeError(absl::StatusCode::kAborted, "CONFLICT", "try again");
+  EXPECT_TRUE(Retry(backoff, "host:1", [&] { return ++calls < 3 ? conflict : absl::OkStatus(); }).ok());
+  EXPECT_EQ(calls, 3);
+  Backoff over(milliseconds(0), Backoff::Clock::now());
+  EXPECT_EQ(Retry(over, "host:1", [&] { return conflict; }), conflict);
 }
 
 TEST(Retry, SaysWhereItLookedWhenItGivesUp) {
