@@ -152,9 +152,6 @@ absl::StatusOr<std::unique_ptr<RocksDbEngine>> RocksDbEngine::Open(const std::fi
   transactions.default_lock_timeout = kLockTimeoutMs;
   rocksdb::TransactionDB* db = nullptr;
   const rocksdb::Status status = rocksdb::TransactionDB::Open(DatabaseOptions(), transactions, dir.string(), &db);
-  if (status.IsIOError() && status.ToString().find("lock") != std::string::npos)
-    return MakeError(absl::StatusCode::kFailedPrecondition, "STORE_IN_USE",
-                     absl::StrCat(dir.string(), " is in use by another process"));
   CKPT_RETURN_IF_ERROR(Convert(status));
   auto impl = std::make_unique<Impl>();
   impl->db.reset(db);

@@ -20,8 +20,9 @@ struct RocksDbOptions {
 
 class RocksDbEngine final : public KvEngine {
  public:
-  // Opens the database in the folder, making it if it is not there. Errors: FailedPrecondition STORE_IN_USE, DataLoss
-  // CATALOG_DAMAGED, ResourceExhausted DISK_FULL, Internal.
+  // Opens the database in the folder, making it if it is not there. One process at a time has it: the store's lock sees
+  // to that, and knows better than RocksDB's text why a folder cannot be opened. Errors: DataLoss CATALOG_DAMAGED,
+  // ResourceExhausted DISK_FULL, Internal.
   static absl::StatusOr<std::unique_ptr<RocksDbEngine>> Open(const std::filesystem::path& dir, RocksDbOptions options);
   ~RocksDbEngine() override;
 

@@ -55,7 +55,16 @@ TEST_F(RocksDbEngineTest, ReadsCostNoWrite) {
 TEST_F(RocksDbEngineTest, AFolderIsOpenOnce) {
   const auto engine = Open();
   EXPECT_THAT(RocksDbEngine::Open(folder_.path() / "catalog", {}).status(),
-              IsError(absl::StatusCode::kFailedPrecondition, "STORE_IN_USE"));
+              IsError(absl::StatusCode::kInternal, "CATALOG_FAILED"));
+}
+
+TEST_F(RocksDbEngineTest, AnErrorOfALockFileOrOfAPathWithThatWordIsNoOtherProcess) {
+  std::filesystem::create_directories(folder_.path() / "catalog" / "LOCK");  // cannot be opened for writing
+  EXPECT_THAT(RocksDbEngine::Open(folder_.path() / "catalog", {}).status(),
+              IsError(absl::StatusCode::kInternal, "CATALOG_FAILED"));
+  std::ofstream(folder_.path() / "block0") << "where a folder should be";
+  EXPECT_THAT(RocksDbEngine::Open(folder_.path() / "block0" / "catalog", {}).status(),
+              IsError(absl::StatusCode::kInternal, "CATALOG_FAILED"));
 }
 
 TEST_F(RocksDbEngineTest, ADamagedCatalogSaysSo) {
