@@ -69,9 +69,6 @@ class KvEngine {
   // transaction are Transacts that write nothing: they cost no write.
   // A commit that fails for another reason (disk) calls the engine's failure handler, which does not return.
   virtual absl::Status Transact(Durability durability, const std::function<absl::Status(Transaction&)>& body) = 0;
-
-  // Makes every kLazy commit so far durable.
-  virtual absl::Status Flush() = 0;
 };
 
 }  // namespace ckpt::storage

@@ -266,7 +266,6 @@ TEST_P(KvEngineContract, CommitsAreThereAfterReopening) {
   ASSERT_THAT(engine_->Transact(kLazy, Putting("lazy", "1")), IsOk());
   ASSERT_THAT(engine_->Transact(kSync, Putting("gone", "1")), IsOk());
   ASSERT_THAT(engine_->Transact(kSync, Deleting("gone")), IsOk());
-  ASSERT_THAT(engine_->Flush(), IsOk());
   Reopen();
   EXPECT_THAT(Scan(""), ElementsAre(Pair("lazy", "1"), Pair("sync", "1")));
 }

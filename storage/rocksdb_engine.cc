@@ -188,6 +188,4 @@ absl::Status RocksDbEngine::Transact(Durability durability, const std::function<
   return Conflict();
 }
 
-absl::Status RocksDbEngine::Flush() { return Convert(impl_->db->FlushWAL(true)); }
-
 }  // namespace ckpt::storage

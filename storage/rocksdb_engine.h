@@ -27,7 +27,6 @@ class RocksDbEngine final : public KvEngine {
   ~RocksDbEngine() override;
 
   absl::Status Transact(Durability durability, const std::function<absl::Status(Transaction&)>& body) override;
-  absl::Status Flush() override;
 
  private:
   struct Impl;

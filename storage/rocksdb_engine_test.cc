@@ -41,7 +41,6 @@ TEST_F(RocksDbEngineTest, ASyncCommitIsOneSyncAndALazyOneNone) {
   const auto engine = Open();
   EXPECT_EQ(SyncsIn([&] { return engine->Transact(kSync, PutA); }), 1);
   EXPECT_EQ(SyncsIn([&] { return engine->Transact(kLazy, PutA); }), 0);
-  EXPECT_EQ(SyncsIn([&] { return engine->Flush(); }), 1);
 }
 
 TEST_F(RocksDbEngineTest, ReadsCostNoWrite) {
