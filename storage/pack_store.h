@@ -64,7 +64,8 @@ class PackStore {
   virtual void Release(const PackId& pack, bool indexed) = 0;
 
   // Reads `buffer.size()` bytes of the pack from `offset` on. Errors: NotFound (no such pack), OutOfRange (beyond its
-  // end), DataLoss (the medium gave an error).
+  // end), DataLoss (the medium gave an error): the bytes are gone. Internal (rights, too many open files) says nothing of
+  // them.
   virtual absl::Status Read(std::string_view domain, const PackId& pack, std::uint64_t offset,
                             std::span<std::byte> buffer) const = 0;
 

@@ -22,12 +22,23 @@ bool IsChosen(const v1::Tensor& tensor, const std::vector<std::string>& componen
 
 }  // namespace
 
+std::string RestoreReader::Name() const {
+  return absl::StrCat("run ", checkpoint_.run(), " epoch ", checkpoint_.epoch(), " version ", checkpoint_.version());
+}
+
 absl::Status RestoreReader::Damaged(std::string_view what) const {
   return MakeError(absl::StatusCode::kDataLoss, "DATA_DAMAGED",
-                   absl::StrCat("run ", checkpoint_.run(), " epoch ", checkpoint_.epoch(), " version ",
-                                checkpoint_.version(), ", ", absl::string_view(what.data(), what.size()),
+                   absl::StrCat(Name(), ", ", absl::string_view(what.data(), what.size()),
                                 ": the stored bytes are damaged; restore another checkpoint, and save this one again "
                                 "if you still have it"));
+}
+
+// What PackStore::Read said of a record. Only some of its errors say that the bytes are gone.
+absl::Status RestoreReader::Unreadable(const absl::Status& status, std::string_view what) const {
+  const absl::string_view text(what.data(), what.size());
+  if (absl::IsNotFound(status) || absl::IsOutOfRange(status) || absl::IsDataLoss(status))
+    return Damaged(absl::StrCat(text, " (", status.message(), ")"));
+  return Annotate(status, absl::StrCat(Name(), ", ", text));
 }
 
 absl::StatusOr<std::unique_ptr<RestoreReader>> RestoreReader::Open(Store& store, const v1::RestoreBegin& begin) {
@@ -90,7 +101,8 @@ absl::StatusOr<std::string> RestoreReader::ReadManifestRecord(const Digest& dige
   std::string record(rows->front().stored_length(), '\0');
   const absl::Status status =
       store_.packs().Read(domain_, pack, rows->front().offset() + kRecordHeaderSize, std::as_writable_bytes(std::span(record)));
-  if (!status.ok() || Sha256(record) != digest) return Damaged(absl::StrCat("its manifest (", status.message(), ")"));
+  if (!status.ok()) return Unreadable(status, "its manifest");
+  if (Sha256(record) != digest) return Damaged("its manifest");
   return record;
 }
 
@@ -211,8 +223,8 @@ absl::Status RestoreReader::Read(const ChunkToRead& chunk, std::span<std::byte> 
       return absl::OkStatus();
     status = header.ok() ? absl::DataLossError("another record is in its place") : header.status();
   }
-  return Damaged(absl::StrCat("tensor ", TensorPath(chunk.tensor), " chunk ", chunk.index, " (pack ", chunk.pack.ToHex(),
-                              " at ", chunk.offset, ": ", status.message(), ")"));
+  return Unreadable(status, absl::StrCat("tensor ", TensorPath(chunk.tensor), " chunk ", chunk.index, " in pack ",
+                                         chunk.pack.ToHex(), " at ", chunk.offset));
 }
 
 // Looked up again when it is needed: paths are too many to keep.

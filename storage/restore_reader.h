@@ -30,7 +30,8 @@ struct ChunkToRead {
 // Used by one thread. Memory: a part of the manifest, and some 80 bytes for each chunk that is asked for.
 class RestoreReader {
  public:
-  // Errors: NotFound (run, checkpoint, COMPONENT_NOT_FOUND), InvalidArgument (reference, glob), DataLoss.
+  // Errors: NotFound (run, checkpoint, COMPONENT_NOT_FOUND), InvalidArgument (reference, glob), DataLoss, Internal (the
+  // stored bytes cannot be got at, and may be well).
   static absl::StatusOr<std::unique_ptr<RestoreReader>> Open(Store& store, const v1::RestoreBegin& begin);
 
   [[nodiscard]] v1::RestoreHeader header() const;
@@ -49,7 +50,8 @@ class RestoreReader {
   [[nodiscard]] const std::vector<ChunkToRead>& plan() const { return plan_; }
 
   // Reads a chunk's record, header and payload, into a buffer of kRecordHeaderSize + stored_length bytes. DataLoss, with
-  // run, epoch and tensor, when it is not the chunk's. The payload itself is for the client to check.
+  // run, epoch and tensor, when it is not the chunk's; Internal, with them too, when it cannot be got at. The payload
+  // itself is for the client to check.
   absl::Status Read(const ChunkToRead& chunk, std::span<std::byte> buffer) const;
 
  private:
@@ -63,6 +65,8 @@ class RestoreReader {
   absl::StatusOr<std::uint64_t> Locate();
   [[nodiscard]] std::string TensorPath(std::uint64_t tensor) const;
   [[nodiscard]] absl::Status Damaged(std::string_view what) const;
+  [[nodiscard]] absl::Status Unreadable(const absl::Status& status, std::string_view what) const;
+  [[nodiscard]] std::string Name() const;
 
   Store& store_;
   const std::string domain_;
