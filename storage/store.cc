@@ -1,12 +1,9 @@
 #include "storage/store.h"
 
-#include <fcntl.h>
 #include <spdlog/spdlog.h>
-#include <sys/file.h>
-#include <unistd.h>
 
-#include <cerrno>
 #include <system_error>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
@@ -21,22 +18,6 @@ namespace {
 constexpr std::uint32_t kFormat = 1;
 constexpr std::chrono::seconds kMaintenanceInterval{1};
 
-absl::StatusOr<int> LockFolder(const std::filesystem::path& dir) {
-  const std::filesystem::path path = dir / "lock";
-  const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (fd < 0)
-    return MakeError(absl::StatusCode::kInternal, "CANNOT_OPEN_STORE",
-                     absl::StrCat("cannot open ", path.string(), ": ", std::system_category().message(errno)));
-  if (flock(fd, LOCK_EX | LOCK_NB) == 0) return fd;
-  const int error = errno;
-  close(fd);
-  if (error == EWOULDBLOCK)
-    return MakeError(absl::StatusCode::kFailedPrecondition, "STORE_IN_USE",
-                     absl::StrCat(dir.string(), " is in use by another ckptd; stop that one, or give this one another folder"));
-  return MakeError(absl::StatusCode::kInternal, "CANNOT_OPEN_STORE",
-                   absl::StrCat("cannot lock ", path.string(), ": ", std::system_category().message(error)));
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Store>> Store::Open(StoreOptions options) {
@@ -45,24 +26,21 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(StoreOptions options) {
   if (error)
     return MakeError(absl::StatusCode::kInternal, "CANNOT_OPEN_STORE",
                      absl::StrCat("cannot make ", (options.dir / "packs").string(), ": ", error.message()));
-  CKPT_ASSIGN_OR_RETURN(const int lock_fd, LockFolder(options.dir));
-  absl::StatusOr<std::unique_ptr<DiskReserve>> reserve = DiskReserve::Open(options.dir, {.reserve_bytes = options.reserve_bytes});
-  absl::StatusOr<std::unique_ptr<RocksDbEngine>> engine = absl::UnknownError("");
-  if (reserve.ok()) engine = RocksDbEngine::Open(options.dir / "catalog", {});
-  if (!reserve.ok() || !engine.ok()) {
-    close(lock_fd);
-    return reserve.ok() ? engine.status() : reserve.status();
-  }
-  auto store = std::unique_ptr<Store>(new Store(std::move(options), lock_fd, *std::move(engine)));
-  store->reserve_ = *std::move(reserve);
+  CKPT_ASSIGN_OR_RETURN(FolderLock lock, FolderLock::Take(options.dir));
+  CKPT_ASSIGN_OR_RETURN(auto reserve, DiskReserve::Open(options.dir, {.reserve_bytes = options.reserve_bytes}));
+  CKPT_ASSIGN_OR_RETURN(auto engine, RocksDbEngine::Open(options.dir / "catalog", {}));
+  auto store = std::unique_ptr<Store>(
+      new Store(std::move(options), std::move(lock), std::move(reserve), std::move(engine)));
   CKPT_RETURN_IF_ERROR(store->Recover());
   store->maintenance_ = std::thread([s = store.get()] { s->Maintain(); });
   return store;
 }
 
-Store::Store(StoreOptions options, int lock_fd, std::unique_ptr<KvEngine> engine)
+Store::Store(StoreOptions options, FolderLock lock, std::unique_ptr<DiskReserve> reserve,
+             std::unique_ptr<KvEngine> engine)
     : options_(std::move(options)),
-      lock_fd_(lock_fd),
+      lock_(std::move(lock)),
+      reserve_(std::move(reserve)),
       engine_(std::move(engine)),
       pack_table_(*engine_),
       chunks_(*engine_),
@@ -75,7 +53,6 @@ Store::~Store() {
   }
   wake_.NotifyAll();
   if (maintenance_.joinable()) maintenance_.join();
-  close(lock_fd_);  // after everything else has seen that the store is ours
 }
 
 absl::Status Store::CheckFormat() {

@@ -20,6 +20,7 @@
 #include "base/mutex.h"
 #include "storage/chunk_index.h"
 #include "storage/disk_reserve.h"
+#include "storage/folder_lock.h"
 #include "storage/kv_engine.h"
 #include "storage/limits.h"
 #include "storage/pack_store.h"
@@ -73,17 +74,17 @@ class Store {
   DiskReserve& reserve() { return *reserve_; }
 
  private:
-  Store(StoreOptions options, int lock_fd, std::unique_ptr<KvEngine> engine);
+  Store(StoreOptions options, FolderLock lock, std::unique_ptr<DiskReserve> reserve, std::unique_ptr<KvEngine> engine);
   absl::Status Recover();
   absl::Status CheckFormat();
   void Maintain();
 
   const StoreOptions options_;
-  const int lock_fd_;
+  const FolderLock lock_;  // before all that writes: it goes last
+  const std::unique_ptr<DiskReserve> reserve_;
   const std::unique_ptr<KvEngine> engine_;
   PackTable pack_table_;
   std::unique_ptr<PackStore> packs_;
-  std::unique_ptr<DiskReserve> reserve_;
   ChunkIndex chunks_;
   SessionTable sessions_;
   std::unique_ptr<VersionTable> versions_;
