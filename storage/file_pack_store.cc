@@ -4,7 +4,7 @@
 //   3. fsync of the domain's folder, and of the root
 //   4. the records, one after the other       pwritev
 //   5. fdatasync of the file
-// The folder that holds the root is synced when the store is opened.
+// The folders above the root are made and synced when the store is opened.
 // A file that failed to be written or synced is never written again: what the kernel dropped cannot be known.
 #include "storage/file_pack_store.h"
 
@@ -26,6 +26,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/random.h"
 #include "base/status.h"
+#include "storage/file_system.h"
 #include "storage/names.h"
 
 namespace ckpt::storage {
@@ -34,15 +35,6 @@ namespace {
 constexpr std::size_t kMaxReadFiles = 128;
 constexpr std::uint64_t kMaxOffset = std::uint64_t{1} << 62;  // far beyond any file, far below the end of off_t
 constexpr char kEnding[] = ".pack";
-
-absl::Status SystemError(std::string_view what, const std::filesystem::path& path, int error) {
-  const std::string text = absl::StrCat(absl::string_view(what.data(), what.size()), " ", path.string(), ": ",
-                                        std::system_category().message(error));
-  if (error == ENOSPC || error == EDQUOT)
-    return MakeError(absl::StatusCode::kResourceExhausted, "DISK_FULL",
-                     absl::StrCat(text, "; nothing is lost: make room there and save again"));
-  return MakeError(absl::StatusCode::kInternal, "IO_ERROR", text);
-}
 
 // Writes all of it, whatever each call takes. Changes the vectors.
 int WriteAll(int fd, std::vector<iovec>& parts, std::uint64_t offset) {
@@ -61,14 +53,6 @@ int WriteAll(int fd, std::vector<iovec>& parts, std::uint64_t offset) {
     }
   }
   return 0;
-}
-
-absl::Status SyncFolder(const std::filesystem::path& path) {
-  const int fd = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return SystemError("cannot open", path, errno);
-  const int error = fsync(fd) == 0 ? 0 : errno;
-  close(fd);
-  return error == 0 ? absl::OkStatus() : SystemError("cannot sync", path, error);
 }
 
 // The id that a pack's file is named for; nullopt for any other name.
@@ -101,10 +85,7 @@ FilePackStore::ReadFile::~ReadFile() { close(fd); }
 
 absl::StatusOr<std::unique_ptr<FilePackStore>> FilePackStore::Open(FilePackStoreOptions options,
                                                                    PackRegistry& registry) {
-  std::error_code error;
-  std::filesystem::create_directories(options.root, error);
-  if (error) return SystemError("cannot make", options.root, error.value());
-  CKPT_RETURN_IF_ERROR(SyncFolder(std::filesystem::absolute(options.root).parent_path()));
+  CKPT_RETURN_IF_ERROR(MakeFolder(options.root));
   return std::unique_ptr<FilePackStore>(new FilePackStore(std::move(options), registry));
 }
 

@@ -2,12 +2,12 @@
 
 #include <spdlog/spdlog.h>
 
-#include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
 #include "storage/file_pack_store.h"
+#include "storage/file_system.h"
 #include "storage/keys.h"
 #include "storage/rocksdb_engine.h"
 #include "storage/rows.h"
@@ -21,11 +21,10 @@ constexpr std::chrono::seconds kMaintenanceInterval{1};
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Store>> Store::Open(StoreOptions options) {
-  std::error_code error;
-  std::filesystem::create_directories(options.dir / "packs", error);
-  if (error)
-    return MakeError(absl::StatusCode::kInternal, "CANNOT_OPEN_STORE",
-                     absl::StrCat("cannot make ", (options.dir / "packs").string(), ": ", error.message()));
+  const absl::Status made = MakeFolder(options.dir);
+  if (absl::IsInternal(made))
+    return MakeError(absl::StatusCode::kInternal, "CANNOT_OPEN_STORE", std::string(made.message()));
+  CKPT_RETURN_IF_ERROR(made);
   CKPT_ASSIGN_OR_RETURN(FolderLock lock, FolderLock::Take(options.dir));
   CKPT_ASSIGN_OR_RETURN(auto reserve, DiskReserve::Open(options.dir, {.reserve_bytes = options.reserve_bytes}));
   CKPT_ASSIGN_OR_RETURN(auto engine, RocksDbEngine::Open(options.dir / "catalog", {}));
