@@ -67,12 +67,13 @@ absl::Status ListDomain(const std::filesystem::path& path, std::vector<PackStore
   std::filesystem::directory_iterator file(path, error);
   for (; !error && file != std::filesystem::directory_iterator(); file.increment(error)) {
     const std::optional<PackId> id = PackNamed(file->path().filename().string());
-    std::error_code gone;
-    if (!id.has_value() || !file->is_regular_file(gone)) continue;
-    const std::uint64_t size_bytes = file->file_size(gone);
-    if (gone == std::errc::no_such_file_or_directory) continue;  // deleted meanwhile
-    if (gone) return SystemError("cannot look at", file->path(), gone.value());
-    out.push_back({path.filename().string(), *id, size_bytes});
+    if (!id.has_value()) continue;
+    std::error_code look;
+    const bool regular = file->is_regular_file(look);
+    const std::uint64_t size_bytes = regular ? file->file_size(look) : 0;
+    if (look == std::errc::no_such_file_or_directory) continue;  // deleted meanwhile
+    if (look) return SystemError("cannot look at", file->path(), look.value());
+    if (regular) out.push_back({path.filename().string(), *id, size_bytes});
   }
   return error ? SystemError("cannot list", path, error.value()) : absl::OkStatus();
 }
@@ -297,9 +298,12 @@ absl::StatusOr<std::vector<PackStore::Listed>> FilePackStore::List() const {
   std::filesystem::directory_iterator domain(options_.root, error);
   for (; !error && domain != std::filesystem::directory_iterator(); domain.increment(error)) {
     // Other folders may be the file system's own (lost+found) and closed to us.
-    std::error_code ignored;
-    if (!CheckDomain(domain->path().filename().string()).ok() || !domain->is_directory(ignored)) continue;
-    CKPT_RETURN_IF_ERROR(ListDomain(domain->path(), out));
+    if (!CheckDomain(domain->path().filename().string()).ok()) continue;
+    std::error_code look;
+    const bool folder = domain->is_directory(look);
+    if (look && look != std::errc::no_such_file_or_directory)
+      return SystemError("cannot look at", domain->path(), look.value());
+    if (folder) CKPT_RETURN_IF_ERROR(ListDomain(domain->path(), out));
   }
   if (error) return SystemError("cannot list", options_.root, error.value());
   return out;

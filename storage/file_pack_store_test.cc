@@ -119,6 +119,18 @@ TEST_F(FilePackStoreTest, StrayFilesAreNotListed) {
   EXPECT_EQ((*listed)[0].size_bytes, batch.end);
 }
 
+// To leave it out would be to call its checkpoints damaged.
+TEST_F(FilePackStoreTest, WhatCannotBeLookedAtIsNotLeftOutOfTheList) {
+  const std::filesystem::path domain = root_ / "e";
+  std::filesystem::create_symlink(domain, domain);
+  EXPECT_THAT(store_->List().status(), IsError(absl::StatusCode::kInternal, "IO_ERROR"));
+  std::filesystem::remove(domain);
+  const std::filesystem::path file = FileOf(Write("payload").pack);
+  std::filesystem::remove(file);
+  std::filesystem::create_symlink(file, file);
+  EXPECT_THAT(store_->List().status(), IsError(absl::StatusCode::kInternal, "IO_ERROR"));
+}
+
 TEST_F(FilePackStoreTest, ListingWhatIsBeingDeletedLeavesItOut) {
   std::vector<PackId> packs;
   for (int i = 0; i < 60; ++i) {
