@@ -79,8 +79,10 @@ absl::Status Store::Recover() {
   CKPT_RETURN_IF_ERROR(pack_table_.Recover(*packs_));
   CKPT_RETURN_IF_ERROR(sessions_.Recover());
   // Not fatal: a full disk must not keep anybody from restoring.
-  if (const absl::Status status = versions_->WriteMarkers(); !status.ok())
+  if (const absl::Status status = versions_->WriteMarkers(); !status.ok()) {
     spdlog::warn("commit markers are not written yet: {}", status.ToString());
+    MarkCommits();
+  }
   return absl::OkStatus();
 }
 
@@ -109,15 +111,22 @@ void Store::Maintain() {
   const auto report = [](const char* what, const absl::Status& status) {
     if (!status.ok()) spdlog::warn("{}: {}; it is tried again", what, status.ToString());
   };
+  bool marks_failed = false;
   while (true) {
     bool marks_due = false;
+    bool stop = false;
     {
       const MutexLock lock(mutex_);
       if (!stop_ && !marks_due_) wake_.WaitFor(mutex_, kMaintenanceInterval);
-      marks_due = std::exchange(marks_due_, false);
-      if (stop_ && !marks_due) return;
+      marks_due = std::exchange(marks_due_, false) || marks_failed;
+      stop = stop_;
     }
-    if (marks_due) report("commit markers", versions_->WriteMarkers());
+    if (marks_due) {
+      const absl::Status marked = versions_->WriteMarkers();
+      if (!marks_failed) report("commit markers", marked);  // of a row of failures the first
+      marks_failed = !marked.ok();
+    }
+    if (stop) return;  // what is left, the next start writes
     report("leases", sessions_.ExpireIdle());
     packs_->SealIdle();
   }

@@ -2,6 +2,7 @@
 #include "storage/store.h"
 
 #include <cerrno>
+#include <functional>
 #include <thread>
 
 #include "storage/failing_disk_fixture.h"
@@ -13,7 +14,26 @@ namespace {
 using testing::AllOf;
 using testing::Contains;
 
-class WholeStoreTest : public StoreTest {};
+class WholeStoreTest : public StoreTest {
+ protected:
+  // True once it is so; the store's maintenance comes round every second.
+  static bool Eventually(const std::function<bool()>& so) {
+    for (int i = 0; i < 1000; ++i) {
+      if (so()) return true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    return false;
+  }
+
+  // Leaves a commit without its marker, as a crash does.
+  void PutPendingMarker() {
+    v1::CommitFact fact;
+    fact.set_domain("default");
+    fact.set_run_id(1);
+    fact.set_sequence(1);
+    Put(keys::PendingMarker({1, 1}), fact);
+  }
+};
 
 // "packs" and the catalog are names in DIR, DIR is one in its parent.
 TEST_F(WholeStoreTest, TheFoldersOfANewStoreAreSynced) {
@@ -53,6 +73,41 @@ TEST_F(WholeStoreTest, ItIsInUseUntilTheLastOfItIsClosed) {
     ASSERT_NE(next, nullptr);
     store_ = std::move(next);
   }
+}
+
+TEST_F(WholeStoreTest, CommitMarkersThatFailedAreWrittenLater) {
+  ASSERT_THAT(Save(BeginOf("r", 1), {{"m.a", Data('a')}}).status(), IsOk());
+  ASSERT_TRUE(Eventually([&] { return Rows(keys::PendingMarkers()).empty(); }));
+  PutPendingMarker();
+  FailingDisk disk("/packs/");
+  disk.Fail("pwritev", EIO);
+  store_->MarkCommits();
+  ASSERT_TRUE(Eventually([&] { return !disk.calls().empty(); }));
+  EXPECT_FALSE(Rows(keys::PendingMarkers()).empty());
+  disk.Fail("pwritev", 0);
+  EXPECT_TRUE(Eventually([&] { return Rows(keys::PendingMarkers()).empty(); }));
+}
+
+TEST_F(WholeStoreTest, CommitMarkersThatFailedAtTheStartAreWrittenLater) {
+  ASSERT_THAT(Save(BeginOf("r", 1), {{"m.a", Data('a')}}).status(), IsOk());
+  ASSERT_TRUE(Eventually([&] { return Rows(keys::PendingMarkers()).empty(); }));
+  PutPendingMarker();
+  CloseStore();
+  FailingDisk disk("/packs/");
+  disk.Fail("pwritev", EIO);
+  OpenStore();
+  EXPECT_FALSE(Rows(keys::PendingMarkers()).empty());
+  disk.Fail("pwritev", 0);
+  EXPECT_TRUE(Eventually([&] { return Rows(keys::PendingMarkers()).empty(); }));
+}
+
+TEST_F(WholeStoreTest, MarkersThatKeepFailingHoldNobodyUpWhoClosesIt) {
+  PutPendingMarker();
+  FailingDisk disk("/packs/");
+  disk.Fail("pwritev", EIO);
+  store_->MarkCommits();
+  CloseStore();
+  EXPECT_FALSE(disk.calls().empty());
 }
 
 }  // namespace
