@@ -3,6 +3,7 @@
 #include <minizip/unzip.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "absl/cleanup/cleanup.h"
@@ -62,13 +63,12 @@ struct MemoryStream {
 // The entry that minizip stands at.
 absl::StatusOr<ZipEntry> ReadEntry(unzFile zip, std::string_view file) {
   unz_file_info64 info{};
-  ZipEntry entry;
-  entry.name.resize(kMaxNameSize);
-  if (unzGetCurrentFileInfo64(zip, &info, entry.name.data(), kMaxNameSize, nullptr, 0, nullptr, 0) != UNZ_OK)
+  std::array<char, kMaxNameSize> name;
+  if (unzGetCurrentFileInfo64(zip, &info, name.data(), name.size(), nullptr, 0, nullptr, 0) != UNZ_OK)
     return DamagedFile("its zip directory is damaged");
   if (info.size_filename == 0 || info.size_filename > kMaxNameSize)
     return BadFile(absl::StrCat("an entry's name has ", info.size_filename, " bytes"));
-  entry.name.resize(info.size_filename);
+  ZipEntry entry{.name = std::string(name.data(), info.size_filename)};
   if (!IsPrintableUtf8(entry.name))
     return BadFile(absl::StrCat("an entry has the name ", PrintableUtf8(entry.name)));
   if ((info.flag & 1) != 0) return BadFile(absl::StrCat("entry ", entry.name, " is encrypted"));

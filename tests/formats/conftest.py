@@ -18,11 +18,14 @@ class Copier:
         self.tool = os.environ["CKPT_COPY_STATE_FILE"]
         self.seed = os.environ.setdefault("CKPT_SEED", str(int.from_bytes(os.urandom(4), "little")))
         print(f"CKPT_SEED={self.seed}")
+        self.peak_mib = 0  # of the last call
 
     def run(self, source, target, *options):
-        return subprocess.run(
+        done = subprocess.run(
             [self.tool, *options, str(source), str(target)], capture_output=True, text=True, errors="replace", timeout=100
         )
+        self.peak_mib = int(done.stdout or 0)
+        return done
 
     def __call__(self, source, target, *options):
         done = self.run(source, target, *options)

@@ -364,6 +364,11 @@ def test_zip_bombs(copy, tmp_path):
     assert "compressed" in copy.refuse(tmp_path / "in.pth")
 
 
+def test_a_name_takes_the_memory_of_its_bytes(copy, tmp_path):
+    copy(archive(tmp_path / "in.pth", b"\x80\x02N.", {f"data/{i}": b"" for i in range(100_000)}), tmp_path / "out.pth")
+    assert copy.peak_mib < 80
+
+
 def zip_by_hand(path, entries):
     """entries: name, offset of its local header, size as the directory has it. One local header and its data."""
     pickled = b"\x80\x02N."
