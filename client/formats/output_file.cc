@@ -102,6 +102,12 @@ absl::StatusOr<std::string> OutputFile::ReadAt(std::uint64_t offset_bytes, std::
   return bytes;
 }
 
+void OutputFile::Discard(std::uint64_t offset_bytes, std::uint64_t size_bytes) {
+  if (size_bytes == 0) return;
+  (void)fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset_bytes),
+                  static_cast<off_t>(size_bytes));
+}
+
 absl::Status OutputFile::Finish(std::uint64_t size_bytes) {
   if (ftruncate(fd_, static_cast<off_t>(size_bytes)) != 0) return SystemError(errno, "cannot write", path_);
   if (fsync(fd_) != 0) return SystemError(errno, "cannot sync", path_);

@@ -35,6 +35,9 @@ class OutputFile {
   // Reads what was written.
   absl::StatusOr<std::string> ReadAt(std::uint64_t offset_bytes, std::size_t size_bytes) const;
 
+  // These bytes will not be read again, and Finish cuts them off: gives their space back where the file system can.
+  void Discard(std::uint64_t offset_bytes, std::uint64_t size_bytes);
+
   // Cuts the file to its size, and makes it durable and visible under its name.
   absl::Status Finish(std::uint64_t size_bytes);
 

@@ -1,7 +1,6 @@
 #include "client/formats/safetensors_writer.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 #include <vector>
 
@@ -10,6 +9,7 @@
 #include "base/status.h"
 #include "client/formats/file_error.h"
 #include "client/formats/output_file.h"
+#include "client/formats/row_major_copy.h"
 #include "client/formats/safetensors_header.h"
 #include "client/formats/safetensors_names.h"
 #include "client/formats/tensor_strides.h"
@@ -18,7 +18,8 @@
 namespace ckpt::formats {
 namespace {
 
-constexpr std::size_t kBlockSize = 1U << 20;
+// Where bytes behind the file's end begin.
+constexpr std::uint64_t kPageSize = 4096;
 
 class SafetensorsWriter : public StateFileWriter {
  public:
@@ -42,13 +43,15 @@ class SafetensorsWriter : public StateFileWriter {
     std::vector<Placement> placements = {};
     WrittenPieces pieces = {};
     std::uint64_t received_bytes = 0;
-    bool buffered = false;  // a placement is not one run of bytes: kept until it is complete
-    bool gathered = false;
-    std::string buffer = {};
+    // A placement is not one run of bytes: until all have come they are kept in the file, behind its end, so that memory
+    // does not grow with them.
+    bool strided = false;
+    std::uint64_t kept_at = 0;
+    bool copied = false;
   };
 
   absl::Status Place(std::uint64_t tensor, const SafetensorsEntry& entry, std::uint64_t data_begin);
-  absl::Status Gather(const Source& source, const Placement& placement);
+  absl::Status CopyStrided(Source& source);
 
   std::vector<v1::Tensor> tensors_;
   std::vector<Source> sources_;  // by tensor number
@@ -68,7 +71,7 @@ absl::Status SafetensorsWriter::Place(std::uint64_t tensor, const SafetensorsEnt
     return UnsupportedValue(meta.path(), "a view beyond the bytes that it shows", "the checkpoint is malformed");
   const bool row_major = IsRowMajor(meta);
   source.placements.push_back({tensor, data_begin + entry.begin, entry.end - entry.begin, row_major});
-  source.buffered |= !row_major;
+  source.strided |= !row_major;
   return absl::OkStatus();
 }
 
@@ -104,33 +107,26 @@ absl::Status SafetensorsWriter::Open(const std::string& path, std::span<const v1
   CKPT_ASSIGN_OR_RETURN(file_, OutputFile::Create(path, {.overwrite = options.overwrite}));
   size_bytes_ = text.size() + end;
   CKPT_RETURN_IF_ERROR(file_->Reserve(size_bytes_));
+  std::uint64_t kept_at = size_bytes_ + kPageSize - size_bytes_ % kPageSize;
+  for (Source& source : sources_) {
+    if (!source.strided) continue;
+    source.kept_at = kept_at;
+    if (__builtin_add_overflow(kept_at, source.size_bytes + kPageSize - source.size_bytes % kPageSize, &kept_at) ||
+        kept_at > INT64_MAX)
+      return UnsupportedValue("", "more than 2^63 bytes", "the checkpoint is malformed");
+  }
   return file_->WriteAt(0, text);
 }
 
-// Writes the elements in row-major order.
-absl::Status SafetensorsWriter::Gather(const Source& source, const Placement& placement) {
-  if (placement.size_bytes == 0) return absl::OkStatus();
-  const v1::Tensor& meta = tensors_[placement.tensor];
-  const std::vector<std::int64_t> strides = StridesOf(meta);
-  const std::size_t element = ElementSize(meta.dtype());
-  std::vector<std::uint64_t> index(strides.size());
-  std::uint64_t from = meta.view_offset_bytes();
-  std::string block;
-  block.reserve(kBlockSize + element);
-  for (std::uint64_t done = 0; done < placement.size_bytes;) {
-    block.append(source.buffer, from, element);
-    for (std::size_t d = index.size(); d-- > 0;) {
-      const std::uint64_t step = static_cast<std::uint64_t>(strides[d]) * element;
-      from += step;
-      if (++index[d] < meta.shape(static_cast<int>(d))) break;
-      from -= step * index[d];
-      index[d] = 0;
-    }
-    if (block.size() < kBlockSize && done + block.size() < placement.size_bytes) continue;
-    CKPT_RETURN_IF_ERROR(file_->WriteAt(placement.offset_bytes + done, block));
-    done += block.size();
-    block.clear();
+absl::Status SafetensorsWriter::CopyStrided(Source& source) {
+  for (const Placement& placement : source.placements) {
+    if (placement.row_major) continue;
+    const v1::Tensor& meta = tensors_[placement.tensor];
+    CKPT_RETURN_IF_ERROR(
+        CopyRowMajor(meta, {.from = source.kept_at + meta.view_offset_bytes(), .to = placement.offset_bytes}, *file_));
   }
+  source.copied = true;
+  file_->Discard(source.kept_at, source.size_bytes);
   return absl::OkStatus();
 }
 
@@ -155,15 +151,10 @@ absl::Status SafetensorsWriter::Write(std::uint64_t tensor, std::uint64_t offset
   }
   source.pieces.Add(offset_bytes, text.size(), 0);
   source.received_bytes += text.size();
-  if (!source.buffered || source.gathered) return absl::OkStatus();
-  source.buffer.resize(source.size_bytes);
-  text.copy(source.buffer.data() + offset_bytes, text.size());
+  if (!source.strided || source.copied) return absl::OkStatus();
+  CKPT_RETURN_IF_ERROR(file_->WriteAt(source.kept_at + offset_bytes, text));
   if (source.received_bytes < source.size_bytes || !source.pieces.Cover(source.size_bytes)) return absl::OkStatus();
-  for (const Placement& placement : source.placements)
-    if (!placement.row_major) CKPT_RETURN_IF_ERROR(Gather(source, placement));
-  source.gathered = true;
-  source.buffer = {};
-  return absl::OkStatus();
+  return CopyStrided(source);
 }
 
 absl::StatusOr<std::uint64_t> SafetensorsWriter::Finish() {

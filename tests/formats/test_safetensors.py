@@ -88,6 +88,28 @@ def test_every_tensor_is_written_row_major_with_its_own_bytes(copy, tmp_path):
         assert entry["data_offsets"][0] % size == 0
 
 
+def test_large_tensors_of_any_strides_take_little_memory(copy, tmp_path):
+    matrix = torch.rand(6000, 4000)
+    images = torch.rand(50, 3, 224, 224).to(memory_format=torch.channels_last)
+    cube = torch.randint(255, (300, 310, 320), dtype=torch.uint8)
+    state = {
+        "transposed": matrix.t(),
+        "every other": matrix[1:, ::2],
+        "a column": matrix[:, 7],
+        "far apart": matrix[::3, ::2000],
+        "images": images,
+        "cube": cube.permute(1, 0, 2)[5:],
+        "turned": cube.permute(2, 1, 0),
+        "doubles": torch.rand(2_500_000, 1, 2, dtype=torch.float64).permute(2, 1, 0),
+        "repeated": torch.rand(3000, 1).expand(3000, 2000),
+        "overlapping": matrix.as_strided((2500, 2500), (3, 5)),
+    }
+    torch.save(state, tmp_path / "in.pth")
+    copy(tmp_path / "in.pth", tmp_path / "out.safetensors")
+    same_tensors(state, load_file(tmp_path / "out.safetensors"))
+    assert copy.peak_mib < 128
+
+
 def test_one_component_has_its_own_names(copy, tmp_path):
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
     torch.save({"model": model.state_dict(), "epoch": 3}, tmp_path / "in.pth")
