@@ -65,8 +65,8 @@ class Call {
   PickleValue NumpyFromBuffer();
 
   PickleGraph& graph_;
-  const PickleValue callable_;  // copies: making values may move the graph's
-  const std::vector<PickleRef> arguments_;
+  const PickleValue& callable_;
+  const std::vector<PickleRef>& arguments_;
 };
 
 // The bytes of latin-1 text, of which only characters to U+00FF are; how protocol 2 writes bytes.

@@ -1,5 +1,6 @@
 #include "client/formats/pickle_reader.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 #include <string>
@@ -17,7 +18,10 @@
 namespace ckpt::formats {
 namespace {
 
-// A value takes about 100 bytes of memory; a state of a million tensors has some twelve million.
+// A value takes about 80 bytes of memory, and picklers write more than four for each that is not shared: a tensor's dozen
+// takes a hundred. So memory is at most some twenty times the pickle, or a little.
+constexpr std::size_t kBytesPerValue = 4;
+constexpr std::size_t kValuesAlways = 1'000'000;
 constexpr std::size_t kMaxValues = 32'000'000;
 
 // A call may take one and the same value again and again, and makes copies of it: of what picklers write, some bytes for
@@ -27,7 +31,8 @@ constexpr std::uint64_t kRepeatedAlways = 1U << 20;
 
 class Reader {
  public:
-  explicit Reader(std::string_view pickle) : pickle_(pickle) {}
+  explicit Reader(std::string_view pickle)
+      : pickle_(pickle), max_values_(std::min(kMaxValues, kValuesAlways + pickle.size() / kBytesPerValue)) {}
 
   absl::StatusOr<PickleGraph> Run() {
     const std::uint64_t most = kRepeatedAlways + kRepeatedPerByte * pickle_.size();
@@ -82,8 +87,8 @@ class Reader {
   }
 
   void Push(PickleValue value) {
-    if (graph_.values.size() >= kMaxValues) {
-      status_ = BadFile(absl::StrCat("its pickle has more than ", kMaxValues, " values"));
+    if (graph_.values.size() >= max_values_) {
+      status_ = BadFile(absl::StrCat("its pickle has more than ", max_values_, " values"));
       return;
     }
     stack_.push_back(static_cast<PickleRef>(graph_.values.size()));
@@ -91,6 +96,19 @@ class Reader {
   }
   void PushText(PickleKind kind, std::string_view text) { Push({.kind = kind, .text = text}); }
   void PushBits(PickleKind kind, std::uint64_t bits) { Push({.kind = kind, .bits = bits}); }
+
+  // The values that pickles are full of are one each, however often they stand there: None, the bools, ints of two bytes and
+  // the empty tuple.
+  void PushShared(PickleKind kind, std::uint64_t bits = 0) {
+    const auto [it, added] =
+        shared_.try_emplace(std::pair(kind, bits), static_cast<PickleRef>(graph_.values.size()));
+    if (!added) return stack_.push_back(it->second);
+    PushBits(kind, bits);
+  }
+  [[nodiscard]] bool IsShared(PickleRef ref) const {
+    const auto it = shared_.find(std::pair(graph_[ref].kind, graph_[ref].bits));
+    return it != shared_.end() && it->second == ref;
+  }
 
   // The stack above the last mark is what opcodes may take.
   [[nodiscard]] std::size_t Available() const { return stack_.size() - (marks_.empty() ? 0 : marks_.back()); }
@@ -147,6 +165,7 @@ class Reader {
   }
 
   const std::string_view pickle_;
+  const std::size_t max_values_;
   std::size_t position_ = 0;
   std::size_t opcode_position_ = 0;
   absl::Status status_;
@@ -155,6 +174,7 @@ class Reader {
   std::vector<std::size_t> marks_;  // sizes of the stack
   absl::flat_hash_map<std::uint64_t, PickleRef> memo_;
   absl::flat_hash_map<std::string, PickleRef> globals_;
+  absl::flat_hash_map<std::pair<PickleKind, std::uint64_t>, PickleRef> shared_;
 };
 
 bool IsMapping(PickleKind kind) {
@@ -198,12 +218,12 @@ void Reader::PushLong(std::string_view bytes) {
 
 void Reader::StepScalar(unsigned char opcode) {
   switch (opcode) {
-    case 'N': return Push({.kind = PickleKind::kNone});
-    case 0x88: return PushBits(PickleKind::kBool, 1);
-    case 0x89: return PushBits(PickleKind::kBool, 0);
+    case 'N': return PushShared(PickleKind::kNone);
+    case 0x88: return PushShared(PickleKind::kBool, 1);
+    case 0x89: return PushShared(PickleKind::kBool, 0);
     case 'J': return PushBits(PickleKind::kInt, static_cast<std::uint64_t>(static_cast<std::int32_t>(TakeNumber(4))));
-    case 'K': return PushBits(PickleKind::kInt, TakeNumber(1));
-    case 'M': return PushBits(PickleKind::kInt, TakeNumber(2));
+    case 'K': return PushShared(PickleKind::kInt, TakeNumber(1));
+    case 'M': return PushShared(PickleKind::kInt, TakeNumber(2));
     case 0x8a: return PushLong(Take(TakeNumber(1)));
     case 0x8b: {
       const std::uint64_t size = TakeNumber(4);
@@ -247,7 +267,7 @@ void Reader::StepContainer(unsigned char opcode) {
   switch (opcode) {
     case ']': return push_items(PickleKind::kList, {});
     case '}': return push_items(PickleKind::kDict, {});
-    case ')': return push_items(PickleKind::kTuple, {});
+    case ')': return PushShared(PickleKind::kTuple);
     case 0x8f: return push_items(PickleKind::kSet, {});
     case 't': return push_items(PickleKind::kTuple, PopMark());
     case 0x85: return push_items(PickleKind::kTuple, PopMany(1));
@@ -294,6 +314,7 @@ void Reader::StepObject(unsigned char opcode) {
       const PickleRef state = Pop();
       if (!status_.ok()) return;
       if (Available() == 0) return Fail("its stack is empty");
+      if (IsShared(stack_.back())) return Fail("a plain value is given attributes");
       return SetObjectState(graph_, stack_.back(), state);
     }
     case 'Q': {

@@ -64,7 +64,7 @@ struct PickleValue {
 
 // Values refer to one another by number; the graph may have cycles.
 struct PickleGraph {
-  std::vector<PickleValue> values;
+  std::deque<PickleValue> values;  // grows without moving
   PickleRef root = kNoRef;
   std::deque<std::string> pool;
 

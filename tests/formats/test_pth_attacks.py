@@ -182,6 +182,12 @@ def test_large_values_that_multiply(copy, tmp_path, pickled):
     assert "multiply" in refuse_pickle(copy, tmp_path, b"\x80\x02" + pickled + b".")
 
 
+@pytest.mark.parametrize("opcode, says", [(b"]", "values"), (b"N", "left over")])
+def test_memory_is_in_proportion_to_the_pickle(copy, tmp_path, opcode, says):
+    assert says in refuse_pickle(copy, tmp_path, b"\x80\x02" + opcode * (8 << 20) + b".")
+    assert copy.peak_mib < 400
+
+
 def test_parts_that_are_refused_later(copy, tmp_path):
     """BUILD on a tensor's storage, after the tensor was made of it."""
     storage = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x04tQq\x00"
