@@ -133,7 +133,7 @@ void AddSave(CLI::App& app, Options& options, Command& chosen) {
   save->add_option("FILE", options.save.file, "The file: .pth, .pt, .bin, .ckpt or .safetensors")->required();
   save->add_option("--epoch", options.save.epoch, "The epoch (default: the file's)");
   save->add_option("--step", options.save.step, "The step (default: the file's, if it has one)");
-  save->add_option("--metric", options.metrics, "NAME=VALUE; besides the numbers at the file's top level")
+  save->add_option("--metric", options.metrics, "NAME=VALUE; besides the numbers at the file's top level, if those are 100 at most")
       ->allow_extra_args(false)
       ->check(CheckMetric);
   save->add_option("--primary-metric", options.save.primary_metric,

@@ -1,4 +1,5 @@
 // ckptctl save.
+#include <algorithm>
 #include <bit>
 #include <cstdio>
 #include <cstring>
@@ -52,6 +53,24 @@ std::optional<double> NumberIn(const v1::StateNode& node) {
   return std::nullopt;
 }
 
+constexpr std::size_t kMaxMetrics = 100;  // of a checkpoint
+constexpr std::size_t kMaxMetricName = 200;
+
+bool IsUtf8(const std::string& text) {
+  try {
+    (void)Json(text).dump();
+  } catch (const Json::type_error&) {
+    return false;
+  }
+  return true;
+}
+
+// Whether a metric can have that name.
+bool IsMetricName(const std::string& name) {
+  const auto banned = [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f || c == ':'; };
+  return !name.empty() && name.size() <= kMaxMetricName && std::none_of(name.begin(), name.end(), banned) && IsUtf8(name);
+}
+
 // What a file's top level says about itself.
 struct TopLevel {
   std::optional<std::int64_t> epoch;
@@ -67,8 +86,8 @@ void Take(const v1::StateNode& node, const State& state, TopLevel& top) {
     if (whole) top.epoch = node.value().int_value();
   } else if (key == "step" || key == "global_step") {
     if (whole) top.step = node.value().int_value();
-  } else if (key.empty() || key.find(':') != std::string::npos) {
-    return;  // no name for a metric
+  } else if (!IsMetricName(key)) {
+    return;
   } else if (const auto number = NumberIn(node); number.has_value()) {
     top.metrics[key] = *number;
   } else if (node.kind() == v1::NODE_KIND_TENSOR) {
@@ -87,6 +106,21 @@ TopLevel ReadTopLevel(const State& state) {
   }
   if (top.epoch.has_value()) top.metrics.merge(top.tensors);
   return top;
+}
+
+// The numbers of the file and those of the command line, which come before them. Of a file with more numbers than metrics
+// may be, none: there it is no few results that stand at the top level.
+std::vector<std::pair<std::string, double>> Metrics(std::map<std::string, double> in_file, const SaveCommand& command) {
+  std::map<std::string, double> metrics = command.metrics;
+  metrics.merge(in_file);
+  if (metrics.size() > kMaxMetrics && metrics.size() > command.metrics.size()) {
+    std::fprintf(stderr,
+                 "ckptctl: %s has too many numbers at its top level to be metrics, of which a checkpoint has %zu at most; "
+                 "none is taken but those of --metric NAME=VALUE\n",
+                 Printable(command.file).c_str(), kMaxMetrics);
+    metrics = command.metrics;
+  }
+  return {metrics.begin(), metrics.end()};
 }
 
 }  // namespace
@@ -111,8 +145,7 @@ absl::Status SaveFile(Context context, const SaveCommand& command) {
   options.run = command.run;
   options.epoch = command.epoch.has_value() ? *command.epoch : *top.epoch;
   options.step = command.step.has_value() ? command.step : top.step;
-  for (const auto& [name, value] : command.metrics) top.metrics[name] = value;
-  options.metrics.assign(top.metrics.begin(), top.metrics.end());
+  options.metrics = Metrics(std::move(top.metrics), command);
   options.labels.assign(command.labels.begin(), command.labels.end());
   options.primary_metric = command.primary_metric;
   absl::StatusOr<SaveResult> saved;

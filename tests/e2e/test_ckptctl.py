@@ -1,6 +1,7 @@
 """ckptctl as people and scripts use it: what it prints, where, and how it ends."""
 
 import hashlib
+import json
 import os
 import pty
 import re
@@ -126,6 +127,20 @@ def test_what_the_file_says_of_itself(server, ctl, tmp_path):
     saved = ctl("save", "says", bare, "--epoch", "-1")
     assert saved["epoch"] == -1 and saved["step"] is None and saved["metrics"] == {}
     assert "epoch" in fails(1, "save", "says", save_pth(tmp_path / "b.pth", {"epoch": True}), server=server)
+
+
+def test_numbers_that_cannot_be_metrics_are_left_out(server, ctl, tmp_path):
+    names = ("a:b", "x" * 201, "a\nb", "\x7f", "", "\ud800", "x" * 200, "é")
+    path = save_pth(tmp_path / "in.pth", {"epoch": 1, **dict.fromkeys(names, 0.5)})
+    assert ctl("save", "names", path)["metrics"] == {"x" * 200: 0.5, "é": 0.5}
+
+    path = save_pth(tmp_path / "in.pth", {"epoch": 2, **{f"n{i}": i for i in range(100)}})
+    assert len(ctl("save", "names", path)["metrics"]) == 100
+    assert ctl("save", "names", path, "--metric", "n7=0.5")["metrics"]["n7"] == 0.5
+    done = run("--output", "json", "save", "names", path, "--metric", "acc=0.5", server=server)
+    assert done.returncode == 0 and json.loads(done.stdout)["metrics"] == {"acc": 0.5}
+    assert "too many numbers" in done.stderr and "--metric" in done.stderr
+    assert ctl("list", "names")[-1]["metrics"] == {"acc": 0.5}
 
 
 def test_json_shapes(server, ctl, tmp_path):
