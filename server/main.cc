@@ -25,11 +25,16 @@ absl::Status WriteAddressFile(const std::string& path, const std::string& addres
   const std::string temporary = absl::StrCat(path, ".", getpid(), ".tmp");
   const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   const std::string line = address + "\n";
-  bool ok = fd >= 0 && write(fd, line.data(), line.size()) == static_cast<ssize_t>(line.size()) && fsync(fd) == 0;
-  const int error = errno;
-  if (fd >= 0) close(fd);
-  ok = ok && rename(temporary.c_str(), path.c_str()) == 0;
-  if (ok) return absl::OkStatus();
+  int error = fd < 0 ? errno : 0;
+  const auto attempt = [&error](bool ok) { error = ok ? 0 : errno; };
+  if (error == 0) {
+    errno = EIO;  // of a write that is cut short
+    attempt(write(fd, line.data(), line.size()) == static_cast<ssize_t>(line.size()) && fsync(fd) == 0);
+    close(fd);
+    if (error == 0) attempt(rename(temporary.c_str(), path.c_str()) == 0);
+    if (error == 0) return absl::OkStatus();
+    unlink(temporary.c_str());
+  }
   return MakeError(absl::StatusCode::kInternal, "CANNOT_WRITE",
                    absl::StrCat("cannot write the address file ", path, ": ", std::system_category().message(error)));
 }

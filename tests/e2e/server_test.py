@@ -96,6 +96,11 @@ class Start(Fixture):
         told = ckptd("--data", self.folder / "b", "--listen", "127.0.0.1:0", "--address-file", self.folder / "no/such/file")
         self.assertEqual(told.returncode, 1)
         self.assertIn("address file", told.stderr)
+        (self.folder / "a-folder").mkdir()
+        told = ckptd("--data", self.folder / "b", "--listen", "127.0.0.1:0", "--address-file", self.folder / "a-folder")
+        self.assertEqual(told.returncode, 1)
+        self.assertIn("a-folder: Is a directory", told.stderr)
+        self.assertEqual(list(self.folder.glob("*.tmp")), [])
 
     def test_help_has_an_example(self):
         shown = ckptd("--help")
