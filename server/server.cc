@@ -1,10 +1,10 @@
 #include "server/server.h"
 
+#include <arpa/inet.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
 
@@ -25,8 +25,11 @@ absl::StatusOr<std::pair<std::string, std::string>> SplitAddress(const std::stri
   return std::pair(address.substr(0, colon), address.substr(colon + 1));
 }
 
+// A name that only begins like an address is none: it may resolve to anything.
 bool IsLoopback(const std::string& host) {
-  return host == "localhost" || host == "[::1]" || absl::StartsWith(host, "127.");
+  in_addr address{};
+  if (inet_pton(AF_INET, host.c_str(), &address) == 1) return ntohl(address.s_addr) >> 24 == 127;
+  return host == "localhost" || host == "[::1]";
 }
 
 }  // namespace

@@ -85,9 +85,10 @@ class Start(Fixture):
         self.assertEqual(self.ctl()("runs"), [])
 
     def test_what_cannot_be_is_said(self):
-        outside = ckptd("--data", self.folder / "a", "--listen", "0.0.0.0:0")
-        self.assertEqual(outside.returncode, 1)
-        self.assertIn("--insecure", outside.stderr)
+        for host in ("0.0.0.0", "[::]", "128.0.0.1", "127.example.com", "127.0.0.1.example.com"):
+            outside = ckptd("--data", self.folder / "a", "--listen", f"{host}:0")
+            self.assertEqual(outside.returncode, 1)
+            self.assertIn("--insecure", outside.stderr)
         self.assertEqual(ckptd("--data", self.folder / "a", "--listen", "nonsense").returncode, 1)
         for words in ([], ["--data"], ["--data", self.folder / "a", "--lease-s", "0"], ["--data", self.folder / "a", "extra"]):
             self.assertEqual(ckptd(*words).returncode, 2, words)
@@ -101,6 +102,11 @@ class Start(Fixture):
         self.assertEqual(told.returncode, 1)
         self.assertIn("a-folder: Is a directory", told.stderr)
         self.assertEqual(list(self.folder.glob("*.tmp")), [])
+
+    def test_loopback_needs_no_leave(self):
+        for host in ("127.0.0.1", "127.1.2.3", "localhost"):
+            with Server(BIN / "ckptd", self.folder / host, self.folder / "ckptd.log", f"{host}:0") as server:
+                self.assertEqual(server.address.rsplit(":", 1)[0], host)
 
     def test_help_has_an_example(self):
         shown = ckptd("--help")
