@@ -1,8 +1,14 @@
+#include <string>
+
+#include "ckpt/status.h"
 #include "client/cli/commands.h"
 
 namespace ckpt::cli {
 
 int ExitCode(const absl::Status& status) {
+  const std::string reason = ReasonOf(status);
+  if (reason == "BAD_ADDRESS") return 2;         // --server is malformed
+  if (reason == "FILE_NOT_PERMITTED") return 1;  // by this machine; a server did not refuse anybody
   switch (status.code()) {
     case absl::StatusCode::kOk: return 0;
     case absl::StatusCode::kNotFound: return 3;

@@ -20,7 +20,7 @@ using ckpt::cli::Context;
 
 constexpr char kExitCodes[] =
     "Exit codes:\n"
-    "  0 ok   1 failed   2 usage   3 not found   4 conflict or exists   5 refused (auth)   6 server unreachable\n"
+    "  0 ok   1 failed   2 usage   3 not found   4 conflict or exists   5 refused by the server (auth)   6 server unreachable\n"
     "  7 data damaged\n\n"
     "A reference REF is RUN@EPOCH, RUN@EPOCH#VERSION, RUN:latest, RUN:best, RUN:best:METRIC, RUN:best:METRIC:min,\n"
     "RUN:best:METRIC:max or RUN:TAG.\n\n"

@@ -300,6 +300,12 @@ def test_bad_files_are_refused_and_nothing_is_saved(server, ctl, tmp_path):
     assert "bad" not in [r["run"] for r in ctl("runs")]
 
 
+@pytest.mark.skipif(not Path("/sys/kernel").exists(), reason="nothing here that root may not write either")
+def test_a_file_that_may_not_be_written(server, ctl, tmp_path):
+    ctl("save", "rights", save_pth(tmp_path / "in.pth", trained()))
+    assert "FILE_NOT_PERMITTED" in fails(1, "restore", "rights@3", "/sys/kernel/out.pth", server=server)
+
+
 def test_usage_errors(server):
     for words in (
         [], ["nosuch"], ["list"], ["show"], ["save", "r"], ["runs", "--output", "xml"], ["save", "r", "f.pth", "--metric", "x"],
@@ -312,7 +318,7 @@ def test_usage_errors(server):
 def test_nobody_there():
     done = fails(6, "--server", "127.0.0.1:1", "--retry-s", "0.2", "runs")
     assert "127.0.0.1:1" in done and "is it running" in done
-    assert "HOST:PORT" in fails(1, "--server", "nonsense", "runs")
+    assert "HOST:PORT" in fails(2, "--server", "nonsense", "runs")
     assert "127.0.0.1:2" in fails(6, "--retry-s", "0.2", "runs", env={"CKPT_SERVER": "127.0.0.1:2"})
 
 
