@@ -1,6 +1,8 @@
 // ckptctl: looks at the checkpoints of a ckptd, saves files to it and restores them.
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <functional>
 #include <map>
 #include <memory>
@@ -57,10 +59,12 @@ int Fail(const absl::Status& status) {
   return ckpt::cli::ExitCode(status);
 }
 
-// The exit code once all is printed.
+// The exit code once all is printed. What could not be written earlier is not in stdout's buffer any more.
 int Flush() {
-  if (std::fflush(stdout) == 0) return 0;
-  std::perror("ckptctl: cannot write the result");
+  errno = 0;
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return 0;
+  std::fprintf(stderr, "ckptctl: cannot write the result%s%s\n", errno == 0 ? "" : ": ",
+               errno == 0 ? "" : std::strerror(errno));
   return 1;
 }
 

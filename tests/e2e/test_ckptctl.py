@@ -363,9 +363,12 @@ def test_progress_is_shown_on_a_terminal_only(server, tmp_path):
 
 def test_a_result_that_cannot_be_written_is_a_failure(server, ctl, tmp_path):
     ctl("save", "pipe", save_pth(tmp_path / "in.pth", trained()))
-    with open("/dev/full", "w") as full:
-        done = subprocess.run([CKPTCTL, "--server", server.address, "runs"], stdout=full, stderr=subprocess.PIPE, text=True)
-    assert done.returncode == 1 and "cannot write" in done.stderr
+    large = ["--output", "json", "show", "pipe@3"]  # more than a buffer, which fails before all is printed
+    assert len(run(*large, server=server).stdout) > 8192
+    for words in (["runs"], large):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([CKPTCTL, "--server", server.address, *words], stdout=full, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 1 and "cannot write" in done.stderr
 
 
 @pytest.mark.skipif(not shutil.which("bash"), reason="no bash here")
