@@ -19,7 +19,8 @@ struct Context {
   bool json = false;
 };
 
-absl::Status Runs(Context context);
+// The first `limit` runs by name, or all.
+absl::Status Runs(Context context, std::optional<std::uint32_t> limit);
 
 absl::Status List(Context context, const std::string& run);
 

@@ -19,12 +19,13 @@ _ckptctl() {
   case $before in
     --output) words='table json' ;;
     --format) words='pth safetensors' ;;
-    --server | --domain | --retry-s | --epoch | --step | --metric | --primary-metric | --label | --component | --include) return ;;
+    --server | --domain | --retry-s | --limit | --epoch | --step | --metric | --primary-metric | --label | --component | --include) return ;;
     list | show | save | restore)
       words=$(ckptctl "${server[@]}" --retry-s 0 --output json runs 2>/dev/null | sed -n 's/^ *"run": "\(.*\)",$/\1/p') ;;&
     *)
       case $command in
         '') words="runs list show save restore completion $global --version" ;;
+        runs) words+=" --limit $global" ;;
         save) words+=" --epoch --step --metric --primary-metric --label --no-crc $global" ;;
         restore) words+=" --component --include --format --force $global" ;;
         completion) words="bash $global" ;;

@@ -1,4 +1,6 @@
 // ckptctl runs, ckptctl list.
+#include <algorithm>
+#include <cstdint>
 #include <cstdio>
 #include <functional>
 #include <utility>
@@ -12,18 +14,24 @@ namespace ckpt::cli {
 namespace {
 
 constexpr std::uint32_t kPage = 1000;
+constexpr std::uint64_t kAll = UINT64_MAX;
 
-// Calls each(item) for all items of all pages.
+// Calls each(item) for the first `limit` items, over as many pages as it takes: fetch(next, size of the page).
 template <typename T>
-absl::Status ForAll(const std::function<absl::StatusOr<Page<T>>(const std::string&)>& fetch,
-                    const std::function<void(const T&)>& each) {
+absl::Status ForEach(std::uint64_t limit,
+                     const std::function<absl::StatusOr<Page<T>>(const std::string&, std::uint32_t)>& fetch,
+                     const std::function<void(const T&)>& each) {
   std::string next;
   do {
-    absl::StatusOr<Page<T>> page = fetch(next);
+    absl::StatusOr<Page<T>> page = fetch(next, static_cast<std::uint32_t>(std::min<std::uint64_t>(limit, kPage)));
     if (!page.ok()) return page.status();
-    for (const T& item : page->items) each(item);
+    for (const T& item : page->items) {
+      if (limit == 0) break;
+      each(item);
+      --limit;
+    }
     next = std::move(page->next);
-  } while (!next.empty());
+  } while (!next.empty() && limit > 0);
   return absl::OkStatus();
 }
 
@@ -44,7 +52,7 @@ std::string Tags(const v1::Checkpoint& checkpoint) {
 
 }  // namespace
 
-absl::Status Runs(Context context) {
+absl::Status Runs(Context context, std::optional<std::uint32_t> limit) {
   Json json = Json::array();
   using enum Table::Align;
   Table table({{"RUN", kLeft},
@@ -54,8 +62,9 @@ absl::Status Runs(Context context) {
                {"LOGICAL", kRight},
                {"STORED", kRight},
                {"LAST UPDATE", kLeft}});
-  const absl::Status status = ForAll<v1::Run>(
-      [&](const std::string& next) { return context.client.ListRuns(next, kPage); },
+  const absl::Status status = ForEach<v1::Run>(
+      limit.has_value() ? *limit : kAll,
+      [&](const std::string& next, std::uint32_t size) { return context.client.ListRuns(next, size); },
       [&](const v1::Run& run) {
         if (context.json) {
           json.push_back(RunJson(run));
@@ -83,18 +92,19 @@ absl::Status List(Context context, const std::string& run) {
                {"LOGICAL", kRight},
                {"NEW", kRight},
                {"CREATED", kLeft}});
-  const absl::Status status =
-      ForAll<v1::Checkpoint>([&](const std::string& next) { return context.client.ListCheckpoints(run, next, kPage); },
-                             [&](const v1::Checkpoint& checkpoint) {
-                               if (context.json) {
-                                 json.push_back(CheckpointJson(checkpoint));
-                                 return;
-                               }
-                               table.Add({absl::StrCat(checkpoint.epoch()), absl::StrCat(checkpoint.version()),
-                                          checkpoint.has_step() ? absl::StrCat(checkpoint.step()) : "-",
-                                          Metrics(checkpoint), Tags(checkpoint), HumanBytes(checkpoint.logical_bytes()),
-                                          HumanBytes(checkpoint.new_bytes()), Time(checkpoint.create_time())});
-                             });
+  const absl::Status status = ForEach<v1::Checkpoint>(
+      kAll,
+      [&](const std::string& next, std::uint32_t size) { return context.client.ListCheckpoints(run, next, size); },
+      [&](const v1::Checkpoint& checkpoint) {
+        if (context.json) {
+          json.push_back(CheckpointJson(checkpoint));
+          return;
+        }
+        table.Add({absl::StrCat(checkpoint.epoch()), absl::StrCat(checkpoint.version()),
+                   checkpoint.has_step() ? absl::StrCat(checkpoint.step()) : "-", Metrics(checkpoint), Tags(checkpoint),
+                   HumanBytes(checkpoint.logical_bytes()), HumanBytes(checkpoint.new_bytes()),
+                   Time(checkpoint.create_time())});
+      });
   if (!status.ok()) return status;
   Print(context.json ? Dump(json) + "\n" : table.Text());
   return absl::OkStatus();

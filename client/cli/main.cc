@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -40,6 +41,7 @@ struct Options {
   std::string domain = "default";
   std::string output = "table";
   double retry_s = 30;
+  std::optional<std::uint32_t> limit;
   std::string run;
   std::string reference;
   std::vector<std::string> metrics;
@@ -88,8 +90,9 @@ void AddGlobal(CLI::App& app, Options& options) {
 
 void AddReads(CLI::App& app, Options& options, Command& chosen) {
   CLI::App* runs = app.add_subcommand("runs", "List the runs");
-  runs->footer(Example("ckptctl runs --output json"));
-  runs->callback([&chosen] { chosen = ckpt::cli::Runs; });
+  runs->add_option("--limit", options.limit, "List the first of them only, by name")->check(CLI::PositiveNumber);
+  runs->footer(Example("ckptctl runs --output json\n  ckptctl runs --limit 1 --retry-s 0   (asks whether a server is there)"));
+  runs->callback([&] { chosen = [&](Context context) { return ckpt::cli::Runs(context, options.limit); }; });
 
   CLI::App* list = app.add_subcommand("list", "List a run's checkpoints");
   list->add_option("RUN", options.run, "The run")->required();

@@ -180,6 +180,16 @@ def test_json_shapes(server, ctl, tmp_path):
     }
 
 
+def test_runs_up_to_a_limit(server, ctl, tmp_path):
+    path = save_pth(tmp_path / "in.pth", {"w": torch.ones(1)})
+    for name in ("limit/a", "limit/b"):
+        ctl("save", name, path, "--epoch", 1)
+    every = ctl("runs")
+    assert len(every) >= 2
+    for limit in (1, len(every) - 1, len(every), 1001):
+        assert ctl("--retry-s", 0, "runs", "--limit", limit) == every[:limit]
+
+
 def test_tables_are_for_people(server, ctl, tmp_path):
     path = save_pth(tmp_path / "in.pth", {"model": Net().state_dict(), "epoch": 4, "val_loss": 0.25})
     saved = run("save", "tables", path, server=server)
@@ -310,7 +320,7 @@ def test_usage_errors(server):
     for words in (
         [], ["nosuch"], ["list"], ["show"], ["save", "r"], ["runs", "--output", "xml"], ["save", "r", "f.pth", "--metric", "x"],
         ["save", "r", "f.pth", "--metric", "x=fast"], ["save", "r", "f.pth", "--metric", "=1"], ["save", "r", "f.pth", "--epoch", "x"],
-        ["save", "r", "f.pth", "--label", "x"], ["restore", "r@1", "--format", "zip"], ["runs", "--retry-s", "-1"], ["completion", "fish"],
+        ["save", "r", "f.pth", "--label", "x"], ["restore", "r@1", "--format", "zip"], ["runs", "--retry-s", "-1"], ["runs", "--limit", "0"], ["completion", "fish"],
     ):  # fmt: skip
         fails(2, *words, server=server)
 
@@ -389,6 +399,7 @@ def test_bash_completes(server, ctl, tmp_path):
     assert complete("ckptctl", "resto") == ["restore"]
     assert complete("ckptctl", "list", "resn") == ["resnet-50"]
     assert complete("ckptctl", "--output", "j") == ["json"]
+    assert complete("ckptctl", "runs", "--l") == ["--limit"]
     assert complete("ckptctl", "save", "r", "x.pth", "--ep") == ["--epoch"]
     assert complete("ckptctl", "restore", "x", "--format", "s") == ["safetensors"]
 
