@@ -47,7 +47,9 @@ TEST_F(WholeStoreTest, TheFoldersOfANewStoreAreSynced) {
     calls.erase(calls.begin(), calls.begin() + static_cast<std::ptrdiff_t>(before));
     EXPECT_THAT(calls, AllOf(Contains("fsync " + (dir_ / "new").string()),
                              Contains("fsync " + (dir_ / "new" / "deep").string())));
-    if (round == 0) EXPECT_THAT(calls, Contains("fsync " + dir_.string()));
+    if (round == 0) {
+      EXPECT_THAT(calls, Contains("fsync " + dir_.string()));
+    }
     CloseStore();
   }
   disk.Fail("fsync", EIO);
