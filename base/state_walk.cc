@@ -14,11 +14,6 @@ using v1::NodeKind;
 using v1::Scalar;
 using v1::StateNode;
 
-bool IsMapping(NodeKind kind) {
-  return kind == v1::NODE_KIND_DICT || kind == v1::NODE_KIND_ORDERED_DICT || kind == v1::NODE_KIND_DEFAULT_DICT ||
-         kind == v1::NODE_KIND_COUNTER;
-}
-
 bool IsContainer(NodeKind kind) {
   return IsMapping(kind) || kind == v1::NODE_KIND_LIST || kind == v1::NODE_KIND_TUPLE || kind == v1::NODE_KIND_SET ||
          kind == v1::NODE_KIND_FROZENSET || kind == v1::NODE_KIND_SIZE;
@@ -63,6 +58,11 @@ bool IsCanonical(const Scalar& scalar) {
 }
 
 }  // namespace
+
+bool IsMapping(NodeKind kind) {
+  return kind == v1::NODE_KIND_DICT || kind == v1::NODE_KIND_ORDERED_DICT || kind == v1::NODE_KIND_DEFAULT_DICT ||
+         kind == v1::NODE_KIND_COUNTER;
+}
 
 bool HasTensor(NodeKind kind) {
   return kind == v1::NODE_KIND_TENSOR || kind == v1::NODE_KIND_PARAMETER || kind == v1::NODE_KIND_NUMPY_ARRAY;

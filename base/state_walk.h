@@ -65,6 +65,9 @@ class StateWalk {
 // The key as paths show it: a str as it is (control characters and malformed UTF-8 as \xNN), a number in decimal, …
 std::string KeyText(const v1::Scalar& key);
 
+// True when the children of a node of this kind have keys.
+bool IsMapping(v1::NodeKind kind);
+
 // True when a node of this kind has a tensor.
 bool HasTensor(v1::NodeKind kind);
 

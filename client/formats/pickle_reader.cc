@@ -177,10 +177,6 @@ class Reader {
   absl::flat_hash_map<std::pair<PickleKind, std::uint64_t>, PickleRef> shared_;
 };
 
-bool IsMapping(PickleKind kind) {
-  return kind == PickleKind::kDict || kind == PickleKind::kOrderedDict || kind == PickleKind::kDefaultDict ||
-         kind == PickleKind::kCounter;
-}
 bool IsList(PickleKind kind) { return kind == PickleKind::kList; }
 bool IsSet(PickleKind kind) { return kind == PickleKind::kSet; }
 

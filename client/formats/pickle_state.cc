@@ -50,10 +50,6 @@ std::optional<v1::Scalar> ToScalar(const PickleGraph& graph, const PickleValue& 
   return scalar;
 }
 
-bool IsMapping(Kind kind) {
-  return kind == Kind::kDict || kind == Kind::kOrderedDict || kind == Kind::kDefaultDict || kind == Kind::kCounter;
-}
-
 v1::NodeKind ToNodeKind(Kind kind) {
   switch (kind) {
     case Kind::kDict: return v1::NODE_KIND_DICT;

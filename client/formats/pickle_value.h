@@ -48,6 +48,12 @@ enum class PickleKind : std::uint8_t {
   kRefused        // text: the type that a state cannot hold
 };
 
+// True when its items are keys and values by turns.
+inline bool IsMapping(PickleKind kind) {
+  return kind == PickleKind::kDict || kind == PickleKind::kOrderedDict || kind == PickleKind::kDefaultDict ||
+         kind == PickleKind::kCounter;
+}
+
 using PickleRef = std::uint32_t;
 inline constexpr PickleRef kNoRef = std::numeric_limits<PickleRef>::max();
 

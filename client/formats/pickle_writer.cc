@@ -64,11 +64,6 @@ class Writer {
   absl::flat_hash_map<std::uint64_t, Written> objects_;  // by tensor number
 };
 
-bool IsMapping(v1::NodeKind kind) {
-  return kind == v1::NODE_KIND_DICT || kind == v1::NODE_KIND_ORDERED_DICT || kind == v1::NODE_KIND_DEFAULT_DICT ||
-         kind == v1::NODE_KIND_COUNTER;
-}
-
 // Tuples and sizes are made from what is on the stack, so they have no batches.
 bool IsTuple(v1::NodeKind kind) { return kind == v1::NODE_KIND_TUPLE || kind == v1::NODE_KIND_SIZE; }
 

@@ -16,11 +16,6 @@ constexpr std::string_view kAdvice =
     "a .safetensors file holds mappings of tensors only; choose a component that is that (--component model), or write "
     "a .pth";
 
-bool IsMapping(v1::NodeKind kind) {
-  return kind == v1::NODE_KIND_DICT || kind == v1::NODE_KIND_ORDERED_DICT || kind == v1::NODE_KIND_DEFAULT_DICT ||
-         kind == v1::NODE_KIND_COUNTER;
-}
-
 // As people call it: "int", "list".
 std::string TypeOf(const v1::StateNode& node) {
   switch (node.value().value_case()) {
