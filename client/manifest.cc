@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/data_type.h"
 #include "base/status.h"
+#include "base/utf8.h"
 
 namespace ckpt::client {
 namespace {
@@ -12,15 +13,18 @@ namespace {
 // The largest chunk that a message has room for.
 constexpr std::uint32_t kMaxChunkSize = std::uint32_t{4} << 20;
 
+// `what` may have texts of the server in it, which can be anything.
 absl::Status Malformed(absl::string_view what) {
   return MakeError(absl::StatusCode::kDataLoss, "MALFORMED_MANIFEST",
-                   absl::StrCat("the server's description of the checkpoint does not make sense: ", what));
+                   absl::StrCat("the server's description of the checkpoint does not make sense: ",
+                                PrintableUtf8({what.data(), what.size()})));
 }
 
 }  // namespace
 
 std::string Manifest::Name() const {
-  return absl::StrCat("run ", checkpoint.run(), " epoch ", checkpoint.epoch(), " version ", checkpoint.version());
+  return absl::StrCat("run ", PrintableUtf8(checkpoint.run()), " epoch ", checkpoint.epoch(), " version ",
+                      checkpoint.version());
 }
 
 absl::Status ManifestReader::Take(v1::RestoreResponse message) {
@@ -87,7 +91,7 @@ absl::Status ManifestReader::CheckTensor(const v1::Tensor& tensor, std::uint64_t
   if (!tensor.inline_data().empty()) return bad("it has inline bytes and boxes");
   if (tensor.boxes_size() != 1)
     return MakeError(absl::StatusCode::kUnimplemented, "CLIENT_TOO_OLD",
-                     absl::StrCat("tensor ", tensor.path(), " was saved in ", tensor.boxes_size(),
+                     absl::StrCat("tensor ", PrintableUtf8(tensor.path()), " was saved in ", tensor.boxes_size(),
                                   " boxes by several trainers; restore it with a newer client"));
   const v1::Box& box = tensor.boxes(0);
   const std::uint64_t chunks = ChunkLayout::Count(size_bytes, manifest_.layout->chunk_size());

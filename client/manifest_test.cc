@@ -2,6 +2,7 @@
 
 #include <functional>
 
+#include "absl/strings/match.h"
 #include "base/status.h"
 #include "gtest/gtest.h"
 
@@ -72,6 +73,21 @@ TEST(ManifestReader, TakesAWholeDescription) {
   EXPECT_EQ(manifest.layout->chunk_count(), 3U);
   EXPECT_EQ(manifest.size_bytes[1], 4U);
   EXPECT_EQ(manifest.fingerprint({0, 2}).view(), std::string(16, 'f'));
+}
+
+TEST(ManifestReader, AnErrorShowsNoBytesOfTheServerThatATerminalActsOn) {
+  ManifestReader reader;
+  v1::RestoreResponse tensors = Tensors();
+  tensors.mutable_tensors()->mutable_tensors(1)->set_path("\x1b[2Jé\xff");
+  tensors.mutable_tensors()->mutable_tensors(1)->set_inline_data("abc");
+  const absl::Status status = TakeAll(reader, {Header(3), Nodes(3), tensors});
+  EXPECT_TRUE(absl::StrContains(status.message(), "tensor \\x1b[2Jé\\xff: ")) << status;
+
+  ManifestReader of_boxes;
+  tensors = Tensors();
+  tensors.mutable_tensors()->mutable_tensors(0)->set_path("\x1b[2J");
+  tensors.mutable_tensors()->mutable_tensors(0)->add_boxes();
+  EXPECT_FALSE(absl::StrContains(TakeAll(of_boxes, {Header(3), Nodes(3), tensors}).message(), '\x1b'));
 }
 
 TEST(ManifestReader, RefusesMessagesOutOfOrder) {

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/state_walk.h"
 #include "base/status.h"
+#include "base/utf8.h"
 
 namespace ckpt::client {
 namespace {
@@ -115,10 +116,11 @@ absl::Status RestoreJob::ReadInto(std::span<void* const> buffers) {
   for (std::size_t i = 0; i < buffers.size(); ++i) {
     if (buffers[i] == nullptr) continue;
     const v1::Tensor& tensor = manifest_.tensors[i];
-    if (!selected_[i]) return bad(absl::StrCat("tensor ", tensor.path(), " has a buffer, but was not selected"));
+    if (!selected_[i])
+      return bad(absl::StrCat("tensor ", PrintableUtf8(tensor.path()), " has a buffer, but was not selected"));
     if (tensor.has_view_of())
-      return bad(absl::StrCat("tensor ", tensor.path(), " is a view of ", manifest_.tensors[tensor.view_of()].path(),
-                              ": give a buffer for that one"));
+      return bad(absl::StrCat("tensor ", PrintableUtf8(tensor.path()), " is a view of ",
+                              PrintableUtf8(manifest_.tensors[tensor.view_of()].path()), ": give a buffer for that one"));
     wanted[i] = true;
   }
   MemorySink sink(buffers);
@@ -197,7 +199,7 @@ absl::Status RestoreJob::TakeChunk(const ChunkPieces& chunk, Reading& reading) {
   for (const Bytes piece : chunk.payload) size += piece.size();
   if (size != range.size_bytes || Xxh3(chunk.payload) != manifest_.fingerprint(place))
     return MakeError(absl::StatusCode::kDataLoss, "WRONG_FINGERPRINT",
-                     absl::StrCat("tensor ", manifest_.tensors[place.tensor].path(), " chunk ", place.index,
+                     absl::StrCat("tensor ", PrintableUtf8(manifest_.tensors[place.tensor].path()), " chunk ", place.index,
                                   ": the bytes that came are not those that were saved; try again, and if it stays so, "
                                   "the server's store is damaged: restore another checkpoint"));
   CKPT_RETURN_IF_ERROR(Give(place.tensor, range.offset_bytes, chunk.payload, reading));
