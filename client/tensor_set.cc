@@ -73,7 +73,8 @@ absl::Status TensorSet::Place(std::span<const v1::StateNode> nodes) {
     return MakeError(absl::StatusCode::kInvalidArgument, "BAD_STATE", "the state's nodes are not one whole tree");
   for (std::uint64_t i = 0; i < tensors_.size(); ++i)
     if (!placed[i] && !tensors_[i].viewed)
-      return Bad(i, tensors_[i].meta, "it is nowhere in the state tree, and no view shows it");
+      return MakeError(absl::StatusCode::kInvalidArgument, "BAD_STATE",
+                       absl::StrCat("tensor number ", i, " is nowhere in the state tree, and no view shows it"));
   return absl::OkStatus();
 }
 

@@ -20,7 +20,7 @@ class TensorSet {
   absl::StatusOr<std::uint64_t> Add(const Tensor& tensor);
 
   // Gives the tensors the paths and components that they have in the tree. InvalidArgument (BAD_STATE) for a malformed
-  // tree, a tensor that is neither in it nor shown by a view, or two of one path.
+  // tree, a number that no tensor has, or a tensor that is neither in it nor shown by a view.
   absl::Status Place(std::span<const v1::StateNode> nodes);
 
   [[nodiscard]] std::uint64_t count() const { return tensors_.size(); }

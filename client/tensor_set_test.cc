@@ -85,10 +85,10 @@ TEST(TensorSet, EveryTensorHasItsPlace) {
   EXPECT_EQ(set.meta(1).component(), "b");
 
   ASSERT_TRUE(set.Add(Floats({24})).ok());
-  EXPECT_EQ(ReasonOf(set.Place(state.nodes)), "BAD_TENSOR");  // the third is nowhere
+  EXPECT_EQ(ReasonOf(set.Place(state.nodes)), "BAD_STATE");  // the third is nowhere
   ASSERT_TRUE(set.Add(View(2, 0, {1})).ok());
   state.nodes[2].set_tensor(3);
-  EXPECT_EQ(ReasonOf(set.Place(state.nodes)), "BAD_TENSOR");  // the second is nowhere now
+  EXPECT_EQ(ReasonOf(set.Place(state.nodes)), "BAD_STATE");  // the second is nowhere now
   state.nodes[2].set_tensor(4);
   EXPECT_EQ(ReasonOf(set.Place(state.nodes)), "BAD_STATE");  // there is none
   EXPECT_EQ(ReasonOf(set.Place(std::span(state.nodes).first(2))), "BAD_STATE");

@@ -75,8 +75,7 @@ class StateBuilder {
   // Any leaf. If its kind has a tensor, node.tensor is the number of one added with AddTensor.
   StateBuilder& Leaf(v1::StateNode node);
 
-  // Adds a tensor without a node (the storage behind views, which needs a path of its own, or one that several nodes
-  // share) and returns its number.
+  // Adds a tensor without a node (the storage behind views, or one that several nodes share) and returns its number.
   std::uint64_t AddTensor(const ::ckpt::Tensor& tensor);
 
   // The finished state, its tensors' paths and components filled in. InvalidArgument if it is not well-formed.
