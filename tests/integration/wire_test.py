@@ -112,6 +112,15 @@ class WireTest(unittest.TestCase):
         self.assertNotIn("refused", [r.name for r in runs])
         return error.details()
 
+    def when_there_is_room(self, call):
+        """What call() returns, once the server has a stream for it: one that was given up is gone a little later."""
+        while True:
+            try:
+                return call()
+            except grpc.RpcError as error:
+                if dict(error.trailing_metadata() or ()).get("ckpt-reason") != "TOO_MANY_STREAMS":
+                    raise
+
     def test_ten_lines_save_and_restore(self):
         payload = os.urandom(CHUNK + 100_000)
         made = self.save(begin("ten-lines", 3), tensors(tensor(shape=[len(payload)])),
@@ -279,11 +288,15 @@ class WireTest(unittest.TestCase):
                 threading.Event().wait(0.01)
             list(call)
         self.assertEqual(caught.exception.code().name, "DEADLINE_EXCEEDED")
-        for _ in range(300):  # more than streams may be open at once
+        def give_up():
             call = self.stub.Save(never_ending([begin("refused")]), timeout=60)
             next(iter(call))
             call.cancel()
-        self.assertEqual(self.restore("given-up@1"), self.restore("given-up@1#1"))
+
+        for _ in range(300):  # more than streams may be open at once
+            self.when_there_is_room(give_up)
+        restored = [self.when_there_is_room(lambda name=name: self.restore(name)) for name in ("given-up@1", "given-up@1#1")]
+        self.assertEqual(restored[0], restored[1])
 
     def test_more_streams_than_the_limit(self):
         calls = [self.stub.Save(never_ending([begin("refused")]), timeout=60) for _ in range(256)]
