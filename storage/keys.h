@@ -1,5 +1,5 @@
-// The keys of the catalog's rows. docs/format.md has the table. Tables are lettered in the order in which transactions
-// take their locks.
+// The keys of the catalog's rows. docs/format.md has the table. The letters are no order of locks: where transactions take
+// theirs in different orders, the engine finds the deadlock and one of them runs again.
 #pragma once
 
 #include <cstdint>

@@ -29,8 +29,7 @@ std::string RestoreReader::Name() const {
 absl::Status RestoreReader::Damaged(std::string_view what) const {
   return MakeError(absl::StatusCode::kDataLoss, "DATA_DAMAGED",
                    absl::StrCat(Name(), ", ", absl::string_view(what.data(), what.size()),
-                                ": the stored bytes are damaged; restore another checkpoint, and save this one again "
-                                "if you still have it"));
+                                ": the stored bytes are damaged; restore another checkpoint"));
 }
 
 // What PackStore::Read said of a record. Only some of its errors say that the bytes are gone.

@@ -134,12 +134,22 @@ absl::Status Save(Context context, Options& options) {
   return ckpt::cli::SaveFile(context, options.save);
 }
 
+// A whole number, decimal whatever it begins with, as in references. CLI11's own would read 010 as 8 and clamp.
+void AddNumber(CLI::App& app, const std::string& name, std::optional<std::int64_t>& out, const std::string& what) {
+  const auto read = [&out, name](const std::string& text) {
+    std::int64_t number = 0;
+    if (!absl::SimpleAtoi(text, &number)) throw CLI::ValidationError(name, "'" + text + "' is no whole number of 64 bits");
+    out = number;
+  };
+  app.add_option_function<std::string>(name, read, what)->type_name("INT");
+}
+
 void AddSave(CLI::App& app, Options& options, Command& chosen) {
   CLI::App* save = app.add_subcommand("save", "Save a .pth or .safetensors file as a checkpoint");
   save->add_option("RUN", options.save.run, "The run; made if it is not there")->required();
   save->add_option("FILE", options.save.file, "The file: .pth, .pt, .bin, .ckpt or .safetensors")->required();
-  save->add_option("--epoch", options.save.epoch, "The epoch (default: the file's)");
-  save->add_option("--step", options.save.step, "The step (default: the file's, if it has one)");
+  AddNumber(*save, "--epoch", options.save.epoch, "The epoch (default: the file's)");
+  AddNumber(*save, "--step", options.save.step, "The step (default: the file's, if it has one)");
   save->add_option("--metric", options.metrics, "NAME=VALUE; besides the numbers at the file's top level, if those are 100 at most")
       ->allow_extra_args(false)
       ->check(CheckMetric);

@@ -4,6 +4,8 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -29,6 +31,18 @@ absl::Status Exists(const std::string& path) {
                    absl::StrCat(path, " exists; choose another name, or overwrite it explicitly"));
 }
 
+// What is to be replaced: behind links the file itself. Only a file is, never a device, a pipe or a folder.
+absl::StatusOr<std::string> Replaced(const std::string& path) {
+  struct stat facts {};
+  if (stat(path.c_str(), &facts) != 0) return path;  // there is none, or a link that leads nowhere
+  if (!S_ISREG(facts.st_mode))
+    return MakeError(absl::StatusCode::kInvalidArgument, "BAD_NAME", absl::StrCat(path, " is no regular file"));
+  char* const real = realpath(path.c_str(), nullptr);
+  if (real == nullptr) return SystemError(errno, "cannot find", path);
+  const absl::Cleanup freer = [real] { free(real); };
+  return std::string(real);
+}
+
 absl::Status SyncFolder(const std::string& path) {
   const std::string folder = FolderOf(path);
   const int fd = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -51,9 +65,13 @@ int RenameToNewName(const char* from, const char* to) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<OutputFile>> OutputFile::Create(const std::string& path, const Options& options) {
-  if (path.empty() || path.back() == '/')
-    return MakeError(absl::StatusCode::kInvalidArgument, "BAD_NAME", absl::StrCat("'", path, "' names no file"));
+absl::StatusOr<std::unique_ptr<OutputFile>> OutputFile::Create(const std::string& given, const Options& options) {
+  if (given.empty() || given.back() == '/')
+    return MakeError(absl::StatusCode::kInvalidArgument, "BAD_NAME", absl::StrCat("'", given, "' names no file"));
+  std::string path = given;
+  if (options.overwrite) {
+    CKPT_ASSIGN_OR_RETURN(path, Replaced(given));
+  }
   if (!options.overwrite && faccessat(AT_FDCWD, path.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0) return Exists(path);
   std::random_device random;
   for (int attempt = 0; attempt < 100; ++attempt) {

@@ -19,7 +19,8 @@ class OutputFile {
     bool overwrite = false;  // else an existing target is AlreadyExists, and is never lost in a race
   };
 
-  // Errors: AlreadyExists, NotFound (the folder), PermissionDenied, Internal.
+  // Overwriting replaces a regular file only; behind a symbolic link, the one that it leads to.
+  // Errors: AlreadyExists, NotFound (the folder), PermissionDenied, InvalidArgument (what is there is no file), Internal.
   static absl::StatusOr<std::unique_ptr<OutputFile>> Create(const std::string& path, const Options& options);
 
   ~OutputFile();

@@ -111,7 +111,9 @@ absl::StatusOr<std::vector<ZipEntry>> ReadZipDirectory(std::string_view file) {
   if (global.number_entry > kMaxEntries)
     return BadFile(absl::StrCat("it has ", global.number_entry, " entries; at most ", kMaxEntries, " are read"));
   std::vector<ZipEntry> entries;
-  for (int step = unzGoToFirstFile(zip); step != UNZ_END_OF_LIST_OF_FILE; step = unzGoToNextFile(zip)) {
+  // Of just 65,535 entries minizip does not know by itself which is the last.
+  const auto all = [&] { return global.number_entry == 0xffff && entries.size() == 0xffff; };
+  for (int step = unzGoToFirstFile(zip); step != UNZ_END_OF_LIST_OF_FILE && !all(); step = unzGoToNextFile(zip)) {
     if (step != UNZ_OK || entries.size() >= global.number_entry) return DamagedFile("its zip directory is damaged");
     CKPT_ASSIGN_OR_RETURN(ZipEntry entry, ReadEntry(zip, file));
     entries.push_back(std::move(entry));

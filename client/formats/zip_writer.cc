@@ -15,6 +15,8 @@ constexpr std::uint64_t kAlignment = 64;
 constexpr std::size_t kLocalHeaderSize = 30;
 constexpr std::size_t kZip64ExtraSize = 20;  // of a local header
 constexpr std::uint64_t kZip64Limit = 0xffffffff;
+constexpr std::uint64_t kZip64Entries = 0xffff;
+constexpr std::size_t kEndSize = 22;  // of the end record, without a comment
 
 // Padding as torch writes it: an extra field "FB".
 std::string Padding(std::size_t size) {
@@ -24,6 +26,42 @@ std::string Padding(std::size_t size) {
   field += static_cast<char>(content >> 8);
   field.append(content, 'Z');
   return field;
+}
+
+// The directory, which ends right before the end record.
+struct Directory {
+  std::uint64_t entries;
+  std::uint64_t begin;
+  std::uint64_t end;
+};
+
+// The ZIP64 end record, its locator and the end record (APPNOTE.TXT 4.3.14 to 4.3.16).
+std::string Zip64End(const Directory& directory) {
+  std::string out;
+  const auto put = [&](std::uint64_t value, int width) {
+    for (int i = 0; i < width; ++i) out += static_cast<char>(value >> 8 * i);
+  };
+  put(0x06064b50, 4);
+  put(44, 8);  // bytes of the record that follow
+  put(45, 2);  // made by and needed: version 4.5
+  put(45, 2);
+  put(0, 8);  // disks
+  put(directory.entries, 8);
+  put(directory.entries, 8);
+  put(directory.end - directory.begin, 8);
+  put(directory.begin, 8);
+  put(0x07064b50, 4);
+  put(0, 4);
+  put(directory.end, 8);
+  put(1, 4);
+  put(0x06054b50, 4);
+  put(0, 4);  // disks
+  put(kZip64Entries, 2);
+  put(kZip64Entries, 2);
+  put(kZip64Limit, 4);
+  put(kZip64Limit, 4);
+  put(0, 2);
+  return out;
 }
 
 }  // namespace
@@ -67,6 +105,12 @@ class ZipWriter::Stream {
   void SetPayload(std::uint64_t begin, std::uint64_t size) {
     payload_begin_ = begin;
     payload_end_ = begin + size;
+  }
+
+  // Puts bytes at the end, over the last `size` ones.
+  bool ReplaceEnd(std::uint64_t size, std::string_view bytes) {
+    position_ = end_ - size;
+    return Write(bytes);
   }
 
   // Nothing goes to the sink any more.
@@ -149,12 +193,18 @@ absl::StatusOr<std::uint64_t> ZipWriter::AddEntry(const Entry& entry) {
     }
   }
   if (zipCloseFileInZipRaw64(zip_, entry.size_bytes, entry.crc32) != ZIP_OK) return Error();
+  ++entries_;
   return begin;
 }
 
 absl::StatusOr<std::uint64_t> ZipWriter::Finish() {
-  const int closed = zipClose(std::exchange(zip_, nullptr), nullptr);
-  if (closed != ZIP_OK || !stream_->Flush()) return Error();
+  const std::uint64_t begin = stream_->end();
+  if (zipClose(std::exchange(zip_, nullptr), nullptr) != ZIP_OK) return Error();
+  // minizip writes the ZIP64 records for a directory beyond 4 GiB, but not for one of more entries than 16 bits count.
+  if (entries_ >= kZip64Entries && begin < kZip64Limit &&
+      !stream_->ReplaceEnd(kEndSize, Zip64End({entries_, begin, stream_->end() - kEndSize})))
+    return Error();
+  if (!stream_->Flush()) return Error();
   return stream_->end();
 }
 

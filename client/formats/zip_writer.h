@@ -45,6 +45,7 @@ class ZipWriter {
 
   std::unique_ptr<Stream> stream_;
   void* zip_;  // minizip's
+  std::uint64_t entries_ = 0;
 };
 
 }  // namespace ckpt::formats

@@ -122,6 +122,10 @@ def test_what_the_file_says_of_itself(server, ctl, tmp_path):
     assert saved["epoch"] == 8 and saved["step"] == 5
     assert saved["metrics"] == {"best_accuracy": 0.875, "top5": 0.25, "val_loss": "NaN"}
     assert saved["labels"] == {"git": "a=b", "note": ""}
+    assert ctl("save", "says", path, "--epoch", "010")["epoch"] == 10
+    for number in ("9223372036854775808", "0x10", "1.5", "", "1e3"):
+        fails(2, "save", "says", path, "--epoch", number, server=server)
+        fails(2, "save", "says", path, "--step", number, server=server)
     bare = save_pth(tmp_path / "bare.pth", Net().state_dict())
     assert "--epoch" in fails(1, "save", "says", bare, server=server)
     saved = ctl("save", "says", bare, "--epoch", "-1")
@@ -291,6 +295,20 @@ def test_a_file_that_is_there_stays(server, ctl, tmp_path):
     ctl("restore", "stays@3", target, "--force")
     torch.load(target)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.pth", "out.pth"]
+
+
+def test_only_a_file_is_replaced(server, ctl, tmp_path):
+    ctl("save", "replaced", save_pth(tmp_path / "in.pth", trained()))
+    os.mkfifo(tmp_path / "fifo.pth")
+    (tmp_path / "folder.pth").mkdir()
+    for name in ("fifo.pth", "folder.pth"):
+        assert "no regular file" in fails(1, "restore", "replaced@3", tmp_path / name, "--force", server=server)
+    assert (tmp_path / "fifo.pth").is_fifo() and (tmp_path / "folder.pth").is_dir()
+    (tmp_path / "target.pth").write_text("old")
+    (tmp_path / "link.pth").symlink_to("target.pth")
+    ctl("restore", "replaced@3", tmp_path / "link.pth", "--force")
+    assert (tmp_path / "link.pth").is_symlink()
+    torch.load(tmp_path / "target.pth")
 
 
 def test_bad_files_are_refused_and_nothing_is_saved(server, ctl, tmp_path):

@@ -274,6 +274,15 @@ def test_storages_are_aligned(copy, tmp_path):
     assert all(reader.get_record_offset(f"data/{i}") % 64 == 0 for i in range(20))
 
 
+@pytest.mark.parametrize("entries", [65534, 65535, 65536, 70000])
+def test_more_entries_than_16_bits_count(copy, tmp_path, entries):
+    count = entries - 5  # data.pkl, byteorder, version and two more
+    torch.save([torch.tensor([i]) for i in range(count)], tmp_path / "in.pth")
+    loaded = torch.load(copy(tmp_path / "in.pth", tmp_path / "out.pth"), weights_only=True)
+    assert len(loaded) == count and torch.equal(torch.cat(loaded), torch.arange(count))
+    copy(tmp_path / "out.pth", tmp_path / "again.pth")
+
+
 def test_device_survives(copy, tmp_path):
     torch.save({"w": torch.ones(2)}, tmp_path / "in.pth")
     data = (tmp_path / "in.pth").read_bytes()
