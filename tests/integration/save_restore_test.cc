@@ -226,7 +226,7 @@ TEST_F(SaveRestore, BadInputGetsAClearError) {
   ASSERT_TRUE(save.ok()) << save.status();
   State lost = ModelState({memory_.Floats(10)});
   for (int i = 0; i < 2; ++i) ASSERT_TRUE((*save)->AddTensor(lost.tensors[0]).ok());
-  EXPECT_EQ(ReasonOf((*save)->Commit(lost.nodes, {}).status()), "BAD_TENSOR");
+  EXPECT_EQ(ReasonOf((*save)->Commit(lost.nodes, {}).status()), "BAD_STATE");
 
   State large = ModelState({});
   large.nodes[2].mutable_value()->set_bytes_value(std::string(5 << 20, 'x'));
