@@ -85,7 +85,7 @@ int main(int argc, char** argv) {
   app.add_option("--address-file", address_file, "Write host:port here once ready to serve");
   app.add_flag("--insecure", options.insecure, "Serve on an address that can be reached from outside, unencrypted, to anybody");
   app.add_option("--reserve-mib", reserve_mib, "Disk space kept back so that the catalog never meets a full disk")
-      ->check(CLI::Range(16, 1 << 20))
+      ->check(CLI::Range(128, 1 << 20))
       ->capture_default_str();
   app.add_option("--chunk-kib", chunk_kib, "Chunk size of domains that are made from now on")
       ->check(CLI::Range(16, 1024))

@@ -150,12 +150,12 @@ absl::Status BatchWriter::WriteAndIndex(const std::vector<const BatchItem*>& ite
   std::optional<WrittenBatch> written;
   if (!items.empty()) {
     std::vector<Record> records;
-    std::uint64_t bytes = 0;
+    std::uint64_t bytes = kPackHeaderSize;
     for (const BatchItem* item : items) {
       records.push_back(RecordOf(*item));
       bytes += kRecordHeaderSize + item->raw_length;
     }
-    CKPT_RETURN_IF_ERROR(reserve_.Admit(bytes));
+    CKPT_ASSIGN_OR_RETURN(const DiskReserve::Admission admission, reserve_.AdmitWrite(bytes));
     CKPT_ASSIGN_OR_RETURN(written, packs_.Write(session_.domain, records, last_pack_.has_value() ? &*last_pack_ : nullptr));
     last_pack_ = written->pack;
     batch.written = &*written;

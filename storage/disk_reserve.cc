@@ -62,27 +62,58 @@ absl::StatusOr<bool> DiskReserve::Hold() {
                                 std::system_category().message(error)));
 }
 
-absl::Status DiskReserve::Admit(std::uint64_t bytes) {
-  const MutexLock lock(mutex_);
+void DiskReserve::Drop() {
+  unlink((dir_ / "reserve").c_str());
+  if (std::exchange(held_, false))
+    spdlog::warn("the disk under {} is full: what was kept back there is the catalog's now, and saves are refused",
+                 dir_.string());
+}
+
+absl::Status DiskReserve::Look(std::uint64_t bytes) {
   CKPT_ASSIGN_OR_RETURN(std::uint64_t free, FreeBytes());
+  const std::uint64_t wanted = options_.margin_bytes + promised_bytes_ + bytes;
   if (!held_) {
     const std::uint64_t kept = Kept();
     const std::uint64_t missing = options_.reserve_bytes > kept ? options_.reserve_bytes - kept : 0;
-    const std::uint64_t wanted = options_.margin_bytes + bytes + missing;
-    if (free >= wanted) {
+    if (free >= wanted + missing) {
       CKPT_ASSIGN_OR_RETURN(held_, Hold());
     } else if (kept != 0 && free < options_.margin_bytes) {
-      unlink((dir_ / "reserve").c_str());
+      Drop();
     }
-    if (!held_) return Full(free, wanted);
+    if (!held_) return Full(free, wanted + missing);
     CKPT_ASSIGN_OR_RETURN(free, FreeBytes());
   }
-  if (free >= options_.margin_bytes + bytes) return absl::OkStatus();
-  if (free < options_.margin_bytes) {
-    unlink((dir_ / "reserve").c_str());
-    held_ = false;
-  }
-  return Full(free, options_.margin_bytes + bytes);
+  if (free >= wanted) return absl::OkStatus();
+  if (free < options_.margin_bytes) Drop();
+  return Full(free, wanted);
+}
+
+absl::Status DiskReserve::Admit(std::uint64_t bytes) {
+  const MutexLock lock(mutex_);
+  return Look(bytes);
+}
+
+absl::StatusOr<DiskReserve::Admission> DiskReserve::AdmitWrite(std::uint64_t bytes) {
+  const MutexLock lock(mutex_);
+  CKPT_RETURN_IF_ERROR(Look(bytes));
+  promised_bytes_ += bytes;
+  return Admission(this, bytes);
+}
+
+void DiskReserve::Release(std::uint64_t bytes) {
+  const MutexLock lock(mutex_);
+  promised_bytes_ -= bytes;
+}
+
+void DiskReserve::Watch() {
+  const MutexLock lock(mutex_);
+  const absl::StatusOr<std::uint64_t> free = FreeBytes();
+  if (held_ && free.ok() && *free < options_.margin_bytes) Drop();
+}
+
+void DiskReserve::GiveUp() {
+  const MutexLock lock(mutex_);
+  Drop();
 }
 
 }  // namespace ckpt::storage

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <cerrno>
+#include <optional>
 
 #include "storage/failing_disk_fixture.h"
 #include "storage/fresh_folder_fixture.h"
@@ -64,6 +65,51 @@ TEST_F(DiskReserveTest, UnderTheMarginTheFileIsGivenUpAndTakenAgainWhenThereIsRo
   disk_.SetFreeBytes(kMargin + kReserve + kMib);
   EXPECT_THAT(reserve_->Admit(kMib), IsOk());
   EXPECT_EQ(std::filesystem::file_size(File()), kReserve);
+}
+
+TEST_F(DiskReserveTest, WhatOthersWerePromisedIsNotPromisedAgain) {
+  Open();
+  disk_.SetFreeBytes(kMargin + 24 * kMib);
+  auto first = std::make_optional(reserve_->AdmitWrite(8 * kMib).value());
+  const DiskReserve::Admission second = reserve_->AdmitWrite(8 * kMib).value();
+  {
+    DiskReserve::Admission third = reserve_->AdmitWrite(8 * kMib).value();
+    const DiskReserve::Admission moved = std::move(third);
+    EXPECT_THAT(reserve_->AdmitWrite(1).status(), kFull);
+    EXPECT_THAT(reserve_->Admit(1), kFull);
+    EXPECT_THAT(reserve_->Admit(0), IsOk());
+    EXPECT_TRUE(std::filesystem::exists(File()));
+  }
+  disk_.SetFreeBytes(kMargin + 16 * kMib);  // the third is written
+  EXPECT_THAT(reserve_->AdmitWrite(1).status(), kFull);
+  first.reset();  // it failed
+  EXPECT_THAT(reserve_->AdmitWrite(8 * kMib).status(), IsOk());
+  EXPECT_THAT(reserve_->AdmitWrite(8 * kMib + 1).status(), kFull);
+}
+
+TEST_F(DiskReserveTest, TheReserveIsNotTakenFromWhatOthersWerePromised) {
+  Open();
+  const DiskReserve::Admission admission = reserve_->AdmitWrite(8 * kMib).value();
+  reserve_->GiveUp();
+  disk_.SetFreeBytes(kMargin + kReserve + 8 * kMib - 1);
+  EXPECT_THAT(reserve_->Admit(0), kFull);
+  EXPECT_FALSE(std::filesystem::exists(File()));
+  disk_.SetFreeBytes(kMargin + kReserve + 8 * kMib);
+  EXPECT_THAT(reserve_->Admit(0), IsOk());
+  EXPECT_TRUE(std::filesystem::exists(File()));
+}
+
+TEST_F(DiskReserveTest, WatchingGivesUpUnderTheMarginAndTakesNothing) {
+  Open();
+  disk_.SetFreeBytes(kMargin);
+  reserve_->Watch();
+  EXPECT_TRUE(std::filesystem::exists(File()));
+  disk_.SetFreeBytes(kMargin - 1);
+  reserve_->Watch();
+  EXPECT_FALSE(std::filesystem::exists(File()));
+  disk_.SetFreeBytes(100 * kMib);
+  reserve_->Watch();
+  EXPECT_FALSE(std::filesystem::exists(File()));
 }
 
 TEST_F(DiskReserveTest, AFullDiskIsOpenedAndRefusesSaves) {

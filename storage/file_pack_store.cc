@@ -139,7 +139,7 @@ absl::StatusOr<FilePackStore::OpenPack*> FilePackStore::Borrow(std::string_view 
   }
   const absl::Status status = Create(*fresh);
   if (status.ok()) return fresh;
-  Seal(fresh);
+  SealFailed(fresh, status);
   return status;
 }
 
@@ -191,7 +191,7 @@ absl::StatusOr<WrittenBatch> FilePackStore::Write(std::string_view domain, std::
                                                   const PackId* prefer) {
   CKPT_ASSIGN_OR_RETURN(OpenPack* const pack, Borrow(domain, prefer));
   absl::StatusOr<WrittenBatch> written = Append(*pack, records);
-  if (!written.ok()) Seal(pack);
+  if (!written.ok()) SealFailed(pack, written.status());
   return written;
 }
 
@@ -218,6 +218,11 @@ void FilePackStore::Seal(OpenPack* pack) {
   if (const absl::Status status = registry_.Sealed(pack->id); !status.ok())
     spdlog::warn("pack {} is not marked as sealed: {}", pack->id.ToHex(), status.ToString());
   Close(pack);
+}
+
+void FilePackStore::SealFailed(OpenPack* pack, const absl::Status& error) {
+  if (absl::IsResourceExhausted(error) && options_.on_full) options_.on_full();
+  Seal(pack);
 }
 
 void FilePackStore::Close(OpenPack* pack) {

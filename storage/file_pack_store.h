@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <list>
 #include <map>
 #include <memory>
@@ -27,6 +28,9 @@ struct FilePackStoreOptions {
 
   // An open pack that nobody has written to for so long is sealed by SealIdle.
   std::chrono::milliseconds seal_idle_after = std::chrono::minutes(1);
+
+  // Called when the disk had no room for a write, before the registry hears that its pack is sealed.
+  std::function<void()> on_full = nullptr;
 
   const Clock* clock = &Clock::System();
 };
@@ -74,6 +78,7 @@ class FilePackStore final : public PackStore {
   absl::Status Create(OpenPack& pack);
   absl::StatusOr<WrittenBatch> Append(OpenPack& pack, std::span<const Record> records);
   void Seal(OpenPack* pack);
+  void SealFailed(OpenPack* pack, const absl::Status& error);
   void Close(OpenPack* pack);
   absl::StatusOr<std::shared_ptr<ReadFile>> FileOf(std::string_view domain, const PackId& pack) const;
 

@@ -235,6 +235,26 @@ TEST_F(FilePackStoreTest, AFullDiskIsNamedAndTheNextWriteIsANewPack) {
   EXPECT_EQ(Payload(batch).value(), "a");
 }
 
+// The registry writes to the catalog, on the same disk.
+TEST_F(FilePackStoreTest, AFullDiskIsToldBeforeTheRegistryHears) {
+  std::vector<std::size_t> sealed_when_told;
+  store_.reset();
+  sealed_.clear();
+  store_ = FilePackStore::Open({.root = root_, .on_full = [&] { sealed_when_told.push_back(sealed_.size()); }}, *this)
+               .value();
+  const WrittenBatch batch = Write("a");
+  FailingDisk disk("/d/");
+  disk.Fail("fdatasync", ENOSPC);
+  EXPECT_FALSE(TryWrite("b", &batch.pack).ok());
+  disk.Fail("pwritev", EDQUOT);
+  EXPECT_FALSE(TryWrite("c").ok());  // in the header of a new pack
+  EXPECT_THAT(sealed_when_told, ElementsAre(0, 1));
+  disk.Fail("pwritev", EIO);
+  EXPECT_FALSE(TryWrite("d").ok());
+  EXPECT_THAT(sealed_, SizeIs(3));
+  EXPECT_THAT(sealed_when_told, SizeIs(2));
+}
+
 TEST_F(FilePackStoreTest, AFolderThatCannotBeSyncedPromisesNothing) {
   FailingDisk disk("packs");
   disk.Fail("fsync", EIO);

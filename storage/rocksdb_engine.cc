@@ -49,7 +49,7 @@ rocksdb::Options DatabaseOptions() {
   rocksdb::Options options;
   options.create_if_missing = true;
   options.paranoid_checks = true;
-  options.write_buffer_size = std::size_t{32} << 20;
+  options.write_buffer_size = kRocksDbWriteBufferBytes;
   options.max_write_buffer_number = 2;
   options.max_total_wal_size = std::uint64_t{64} << 20;
   options.target_file_size_base = std::uint64_t{16} << 20;
@@ -140,6 +140,7 @@ class RocksDbTransaction final : public Transaction {
 struct RocksDbEngine::Impl {
   std::unique_ptr<rocksdb::TransactionDB> db;
   std::function<void(const absl::Status&)> on_fatal;
+  std::function<void()> before_commit;
 };
 
 RocksDbEngine::RocksDbEngine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -155,6 +156,7 @@ absl::StatusOr<std::unique_ptr<RocksDbEngine>> RocksDbEngine::Open(const std::fi
   CKPT_RETURN_IF_ERROR(Convert(status));
   auto impl = std::make_unique<Impl>();
   impl->db.reset(db);
+  impl->before_commit = std::move(options.before_commit);
   impl->on_fatal = options.on_fatal ? std::move(options.on_fatal) : Die;
   return std::unique_ptr<RocksDbEngine>(new RocksDbEngine(std::move(impl)));
 }
@@ -171,6 +173,7 @@ absl::Status RocksDbEngine::Transact(Durability durability, const std::function<
     absl::Status status = body(transaction);
     if (status.ok()) {
       if (!transaction.wrote()) return status;  // the locks go with txn
+      if (impl_->before_commit) impl_->before_commit();
       const rocksdb::Status committed = txn->Commit();
       if (committed.ok()) return status;
       status = Convert(committed);

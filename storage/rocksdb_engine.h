@@ -1,6 +1,7 @@
 // The catalog's engine on RocksDB: pessimistic transactions, so that a conflict waits or is seen, never slips through.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -11,11 +12,18 @@
 
 namespace ckpt::storage {
 
+// RocksDB keeps so much of what is written in memory before it writes a table, which it does in the background and at
+// one go; it has two such buffers.
+inline constexpr std::uint64_t kRocksDbWriteBufferBytes = std::uint64_t{32} << 20;
+
 struct RocksDbOptions {
   // Called with what failed when a commit fails for another reason than a conflict; must not return. RocksDB 7.8 aborts or
   // stays read-only after such an error, while what is on disk is whole: the default says so and ends the process at once,
   // without closing the database. A restart recovers.
-  std::function<void(const absl::Status&)> on_fatal;
+  std::function<void(const absl::Status&)> on_fatal = nullptr;
+
+  // Called before each commit that writes, from any thread: the last moment to make room for it.
+  std::function<void()> before_commit = nullptr;
 };
 
 class RocksDbEngine final : public KvEngine {

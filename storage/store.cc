@@ -17,6 +17,8 @@ namespace {
 
 constexpr std::uint32_t kFormat = 1;
 constexpr std::chrono::seconds kMaintenanceInterval{1};
+// The table of a write buffer that is full, and the space of the log that begins then.
+constexpr std::uint64_t kReserveMarginBytes = 2 * kRocksDbWriteBufferBytes;
 
 }  // namespace
 
@@ -26,8 +28,10 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(StoreOptions options) {
     return MakeError(absl::StatusCode::kInternal, "CANNOT_OPEN_STORE", std::string(made.message()));
   CKPT_RETURN_IF_ERROR(made);
   CKPT_ASSIGN_OR_RETURN(FolderLock lock, FolderLock::Take(options.dir));
-  CKPT_ASSIGN_OR_RETURN(auto reserve, DiskReserve::Open(options.dir, {.reserve_bytes = options.reserve_bytes}));
-  CKPT_ASSIGN_OR_RETURN(auto engine, RocksDbEngine::Open(options.dir / "catalog", {}));
+  CKPT_ASSIGN_OR_RETURN(auto reserve, DiskReserve::Open(options.dir, {.reserve_bytes = options.reserve_bytes,
+                                                                      .margin_bytes = kReserveMarginBytes}));
+  CKPT_ASSIGN_OR_RETURN(auto engine, RocksDbEngine::Open(options.dir / "catalog",
+                                                         {.before_commit = [r = reserve.get()] { r->Watch(); }}));
   auto store = std::unique_ptr<Store>(
       new Store(std::move(options), std::move(lock), std::move(reserve), std::move(engine)));
   CKPT_RETURN_IF_ERROR(store->Recover());
@@ -73,13 +77,14 @@ absl::Status Store::Recover() {
   CKPT_ASSIGN_OR_RETURN(packs_, FilePackStore::Open({.root = options_.dir / "packs",
                                                      .target_size_bytes = options_.pack_target_bytes,
                                                      .seal_idle_after = options_.seal_idle_after,
+                                                     .on_full = [this] { reserve_->GiveUp(); },
                                                      .clock = options_.clock},
                                                     pack_table_));
   versions_ = std::make_unique<VersionTable>(*engine_, *packs_, *options_.clock);
   CKPT_RETURN_IF_ERROR(pack_table_.Recover(*packs_));
   CKPT_RETURN_IF_ERROR(sessions_.Recover());
   // Not fatal: a full disk must not keep anybody from restoring.
-  if (const absl::Status status = versions_->WriteMarkers(); !status.ok()) {
+  if (const absl::Status status = WriteMarkers(); !status.ok()) {
     spdlog::warn("commit markers are not written yet: {}", status.ToString());
     MarkCommits();
   }
@@ -106,7 +111,13 @@ void Store::MarkCommits() {
   wake_.NotifyAll();
 }
 
-// Commit markers, leases, and packs that nobody writes to any more.
+// Not on a full disk: each try would leave the row of a pack that could not be made.
+absl::Status Store::WriteMarkers() {
+  CKPT_RETURN_IF_ERROR(reserve_->Admit(0));
+  return versions_->WriteMarkers();
+}
+
+// The disk's space, commit markers, leases, and packs that nobody writes to any more.
 void Store::Maintain() {
   const auto report = [](const char* what, const absl::Status& status) {
     if (!status.ok()) spdlog::warn("{}: {}; it is tried again", what, status.ToString());
@@ -121,8 +132,10 @@ void Store::Maintain() {
       marks_due = std::exchange(marks_due_, false) || marks_failed;
       stop = stop_;
     }
+    // Before anything that writes to the catalog.
+    if (const absl::Status room = reserve_->Admit(0); !absl::IsResourceExhausted(room)) report("disk space", room);
     if (marks_due) {
-      const absl::Status marked = versions_->WriteMarkers();
+      const absl::Status marked = WriteMarkers();
       if (!marks_failed) report("commit markers", marked);  // of a row of failures the first
       marks_failed = !marked.ok();
     }

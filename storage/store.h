@@ -46,7 +46,8 @@ struct StoreOptions {
   // How long an unfinished save can be resumed after its connection broke.
   std::chrono::milliseconds lease = std::chrono::minutes(15);
 
-  // Disk space kept back so that the catalog never meets a full disk: its logs, write buffers and one compaction.
+  // Disk space kept back so that the catalog never meets a full disk: its logs, write buffers and one compaction. Less
+  // than 128 MiB is for tests; ckptd takes no less.
   std::uint64_t reserve_bytes = std::uint64_t{256} << 20;
 
   const Clock* clock = &Clock::System();
@@ -77,6 +78,7 @@ class Store {
   Store(StoreOptions options, FolderLock lock, std::unique_ptr<DiskReserve> reserve, std::unique_ptr<KvEngine> engine);
   absl::Status Recover();
   absl::Status CheckFormat();
+  absl::Status WriteMarkers();
   void Maintain();
 
   const StoreOptions options_;
