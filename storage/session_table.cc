@@ -2,6 +2,8 @@
 
 #include <spdlog/spdlog.h>
 
+#include <set>
+
 #include "absl/strings/str_cat.h"
 #include "base/random.h"
 #include "base/status.h"
@@ -22,6 +24,26 @@ std::string BeginOf(v1::SessionRow row) {
   return row.SerializeAsString();
 }
 
+// The packs that the session pins, all held shared. Whoever moves a record to another pack gives that one the pins of the
+// old one, for sessions whose rows it does not hold; but it holds the old pack exclusive. So when a scan finds only packs
+// that are held already, nobody has such a pin under way.
+absl::StatusOr<std::set<PackId>> HoldPinnedPacks(Transaction& txn, const SessionId& session) {
+  std::set<PackId> held;
+  for (bool again = true; again;) {
+    std::set<PackId> fresh;
+    CKPT_RETURN_IF_ERROR(
+        ForEachRow(txn, keys::PinsOfSession(session), [&](const std::string& key, const std::string&) -> absl::Status {
+          CKPT_ASSIGN_OR_RETURN(const PackId pack, keys::PinnedPackOf(key));
+          if (!held.contains(pack)) fresh.insert(pack);
+          return absl::OkStatus();
+        }));
+    for (const PackId& pack : fresh) CKPT_RETURN_IF_ERROR(txn.Get(keys::Pack(pack), Hold::kShared).status());
+    again = !fresh.empty();
+    held.merge(fresh);
+  }
+  return held;
+}
+
 }  // namespace
 
 absl::StatusOr<v1::SessionRow> HoldSession(Transaction& txn, const SessionRef& session, Hold hold) {
@@ -36,12 +58,11 @@ absl::StatusOr<v1::SessionRow> HoldSession(Transaction& txn, const SessionRef& s
 }
 
 absl::Status DropPinsAndProgress(Transaction& txn, const SessionId& session) {
-  CKPT_RETURN_IF_ERROR(
-      ForEachRow(txn, keys::PinsOfSession(session), [&](const std::string& key, const std::string&) -> absl::Status {
-        CKPT_ASSIGN_OR_RETURN(const PackId pack, keys::PinnedPackOf(key));
-        CKPT_RETURN_IF_ERROR(txn.Delete(keys::PinByPack(pack, session)));
-        return txn.Delete(key);
-      }));
+  CKPT_ASSIGN_OR_RETURN(const std::set<PackId> pinned, HoldPinnedPacks(txn, session));
+  for (const PackId& pack : pinned) {
+    CKPT_RETURN_IF_ERROR(txn.Delete(keys::PinByPack(pack, session)));
+    CKPT_RETURN_IF_ERROR(txn.Delete(keys::PinBySession(session, pack)));
+  }
   return ForEachRow(txn, keys::ProgressOf(session),
                     [&](const std::string& key, const std::string&) { return txn.Delete(key); });
 }

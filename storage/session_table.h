@@ -38,7 +38,8 @@ struct BegunSession {
 // SESSION_ENDED when it is not open any more.
 absl::StatusOr<v1::SessionRow> HoldSession(Transaction& txn, const SessionRef& session, Hold hold);
 
-// Deletes the session's pins and progress, in the transaction that ends it.
+// Deletes the session's pins and progress, in the transaction that ends it: the caller holds its row exclusive. Holds the
+// packs that it pins shared.
 absl::Status DropPinsAndProgress(Transaction& txn, const SessionId& session);
 
 // Thread-safe.

@@ -1,0 +1,126 @@
+#include "storage/interleaving_fixture.h"
+
+#include <atomic>
+#include <span>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/random.h"
+#include "base/status.h"
+
+namespace ckpt::storage {
+namespace {
+
+std::atomic<std::uint64_t> batch_number{0};
+
+}  // namespace
+
+void InterleavingTest::AtEveryPlace(const std::function<Works()>& arrange) {
+  bool paused = true;
+  for (int n = 1; paused && !HasFailure(); ++n) {
+    SCOPED_TRACE(absl::StrCat("after call ", n));
+    const Works works = arrange();
+    const InterleavingEngine::Outcome outcome = engine_.Run(works.first, works.second, n);
+    works.check(outcome.passed);
+    paused = outcome.paused;
+    ASSERT_TRUE(paused || n > 1) << "the first work has no transaction";
+    for (const PackId& pack : borrowed_) store_->packs().Release(pack, true);
+    borrowed_.clear();
+  }
+}
+
+std::string InterleavingTest::RandomBytesOfAChunk() { return RandomBytes(kChunk); }
+
+InterleavingTest::Stored InterleavingTest::Store(const std::string& bytes) {
+  const Bytes piece = AsBytes(bytes);
+  const Record record = MakeRecord(RecordKind::kChunk, std::span(&piece, 1));
+  auto written = store_->packs().Write("default", std::span(&record, 1), nullptr);
+  CKPT_CHECK_OK(written.status());
+  borrowed_.push_back(written->pack);
+  return {{false, record.digest}, record.fingerprint, *std::move(written)};
+}
+
+v1::SessionRow InterleavingTest::Wanted() {
+  v1::SessionRow wanted;
+  wanted.set_domain("default");
+  wanted.set_run("r");
+  wanted.set_attempt_key(RandomBytes(16));
+  wanted.set_world_size(1);
+  return wanted;
+}
+
+SessionRef InterleavingTest::BeginIdleSession() {
+  const SessionRef session = BeginSession();
+  sessions_.End(session.id);
+  return session;
+}
+
+absl::Status InterleavingTest::Index(const SessionRef& session, const Stored& record) {
+  IndexBatch batch;
+  batch.written = &record.written;
+  batch.entries.push_back({record.name, record.written.locations[0], kChunk, record.fingerprint});
+  batch.number = ++batch_number;
+  return chunks_.Index(session, std::move(batch)).status();
+}
+
+absl::Status InterleavingTest::Cite(const SessionRef& session, const Stored& record) {
+  IndexBatch batch;
+  batch.entries.push_back({record.name, std::nullopt, kChunk, record.fingerprint});
+  batch.number = ++batch_number;
+  CKPT_ASSIGN_OR_RETURN(const IndexResult result, chunks_.Index(session, std::move(batch)));
+  return result.gone.empty() ? absl::OkStatus() : absl::NotFoundError("gone");
+}
+
+bool InterleavingTest::Pin(const SessionRef& session, const Stored& record) {
+  const auto promises = chunks_.Pin(session, {record.name});
+  CKPT_CHECK_OK(promises.status());
+  return (*promises)[0].has_value();
+}
+
+absl::StatusOr<v1::Checkpoint> InterleavingTest::Commit(const SessionRef& session, const Stored& record) {
+  Draft draft;
+  draft.checkpoint.set_run("r");
+  draft.components = {"", "m"};
+  draft.used = {{record.name, 1}};
+  // The place of a version fact is not looked at here: any record's of a pack that the session pins will do.
+  draft.fact = {PackOf(record), 0, 1000, 0};
+  return versions_.Commit(session, draft);
+}
+
+void InterleavingTest::Condemn(const PackId& pack) {
+  CKPT_CHECK_OK(engine_.Transact(KvEngine::Durability::kSync, [&](Transaction& txn) -> absl::Status {
+    CKPT_ASSIGN_OR_RETURN(auto row, GetRow<v1::PackRow>(txn, keys::Pack(pack), Hold::kExclusive));
+    CKPT_ASSIGN_OR_RETURN(const auto references, txn.Scan(keys::ReferencesOfPack(pack), "", 1));
+    CKPT_ASSIGN_OR_RETURN(const auto pins, txn.Scan(keys::PinsOfPack(pack), "", 1));
+    if (row->state() != v1::PackRow::LIVE || !pins.empty() || !references.empty()) return absl::OkStatus();
+    row->set_state(v1::PackRow::CONDEMNED);
+    return PutRow(txn, keys::Pack(pack), *row);
+  }));
+}
+
+void InterleavingTest::Quarantine(const Stored& record) {
+  const std::string key = RecordKey("default", record.name);
+  CKPT_CHECK_OK(engine_.Transact(KvEngine::Durability::kSync, [&](Transaction& txn) -> absl::Status {
+    CKPT_ASSIGN_OR_RETURN(auto row, GetRow<v1::ChunkRow>(txn, key, Hold::kExclusive));
+    row->set_quarantined(true);
+    return PutRow(txn, key, *row);
+  }));
+}
+
+PackId InterleavingTest::PackOf(const Stored& record) {
+  return PackIdOf(Get<v1::ChunkRow>(RecordKey("default", record.name)));
+}
+
+bool InterleavingTest::Pinned(const SessionRef& session, const PackId& pack) {
+  const bool by_session = !Rows(keys::PinBySession(session.id, pack)).empty();
+  EXPECT_EQ(!Rows(keys::PinByPack(pack, session.id)).empty(), by_session);
+  return by_session;
+}
+
+void InterleavingTest::ExpectNoPins(const SessionRef& session, const std::vector<PackId>& packs) {
+  EXPECT_THAT(Pins(session.id), testing::IsEmpty());
+  EXPECT_THAT(Rows(keys::ProgressOf(session.id)), testing::IsEmpty());
+  for (const PackId& pack : packs) EXPECT_FALSE(Pinned(session, pack)) << pack.ToHex();
+}
+
+}  // namespace ckpt::storage

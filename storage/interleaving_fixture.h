@@ -1,0 +1,72 @@
+// For tests: the parts of a store at work in two transactions at once, each of which another test names.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "storage/interleaving_engine_fixture.h"
+#include "storage/store_fixture.h"
+
+namespace ckpt::storage {
+
+class InterleavingTest : public StoreTest {
+ protected:
+  // Two works, and what must be true when both have ended. Their results are members of the test.
+  struct Works {
+    std::function<void()> first;
+    std::function<void()> second;
+    std::function<void(bool passed)> check;  // passed: the second ended while the first was in its transaction
+  };
+
+  // Runs the two that `arrange` prepares, anew for each place in the first one's transactions at which the second can
+  // come.
+  void AtEveryPlace(const std::function<Works()>& arrange);
+
+  // A record that is in a pack, and in no index yet. No two share a pack.
+  struct Stored {
+    RecordName name;
+    Fingerprint fingerprint;
+    WrittenBatch written;
+  };
+  Stored Store(const std::string& bytes);
+  Stored Store() { return Store(RandomBytesOfAChunk()); }
+
+  // A session that a stream has open; one whose lease is over as soon as somebody looks.
+  SessionRef BeginSession(const v1::SessionRow& wanted) { return sessions_.Begin(wanted, 0)->ref; }
+  SessionRef BeginSession() { return BeginSession(Wanted()); }
+  SessionRef BeginIdleSession();
+  static v1::SessionRow Wanted();
+
+  // A batch of one record: written; or of one that was there, which is cited.
+  absl::Status Index(const SessionRef& session, const Stored& record);
+  absl::Status Cite(const SessionRef& session, const Stored& record);
+  // Whether the session was promised the record.
+  bool Pin(const SessionRef& session, const Stored& record);
+  absl::StatusOr<v1::Checkpoint> Commit(const SessionRef& session, const Stored& record);
+  void ExpireIdle() { CKPT_CHECK_OK(sessions_.ExpireIdle()); }
+
+  // What the collector does: with the pack held, looks for references and pins and condemns it if there are none.
+  void Condemn(const PackId& pack);
+  void Quarantine(const Stored& record);
+
+  v1::SessionRow SessionRowOf(const SessionRef& session) { return Get<v1::SessionRow>(keys::Session(session.id)); }
+  PackId PackOf(const Stored& record);  // which its row names
+  bool Live(const PackId& pack) { return Get<v1::PackRow>(keys::Pack(pack)).state() == v1::PackRow::LIVE; }
+  bool Pinned(const SessionRef& session, const PackId& pack);
+  // Nothing is left that would keep a pack for the session.
+  void ExpectNoPins(const SessionRef& session, const std::vector<PackId>& packs);
+
+  InterleavingEngine engine_{store_->engine()};
+  ChunkIndex chunks_{engine_};
+  SessionTable sessions_{engine_, clock_, std::chrono::milliseconds(0)};
+  VersionTable versions_{engine_, store_->packs(), clock_};
+
+ private:
+  static std::string RandomBytesOfAChunk();
+
+  std::vector<PackId> borrowed_;
+};
+
+}  // namespace ckpt::storage
