@@ -7,6 +7,9 @@ import tracked
 
 DOCUMENT = "docs/errors.md"
 CALL = re.compile(r"\bMakeError\(\s*absl::StatusCode::k(\w+),\s*\"([A-Z][A-Z0-9_]*)\"")
+# A reason that has a name in the code, because programs look for it.
+NAMED = re.compile(r"\bconstexpr char (k\w+)\[\] = \"([A-Z][A-Z0-9_]*)\"")
+NAMED_CALL = re.compile(r"\bMakeError\(\s*absl::StatusCode::k(\w+),\s*(k[A-Z]\w*)")
 # Given through a function of the file's own: known by its look. CKPT_… are environment variables, F8_… element types.
 LITERAL = re.compile(r"\"(?!CKPT_|F8_)([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)\"")
 ROW = re.compile(r"^\| `([A-Z][A-Z0-9_]*)` \| ([A-Z_, ]+) \| [^|]*\w[^|]* \| [^|]*\w[^|]* \|$", re.MULTILINE)
@@ -21,13 +24,14 @@ def upper(code):
 def given():
     """{reason: {codes that are given next to it}} of the code."""
     reasons = {}
-    for path in tracked.files("*.cc", "*.h"):
-        if not EXEMPT.fullmatch(path):
-            text = tracked.read(path)
-            for code, reason in CALL.findall(text):
-                reasons.setdefault(reason, set()).add(upper(code))
-            for reason in LITERAL.findall(text):
-                reasons.setdefault(reason, set())
+    texts = [tracked.read(path) for path in tracked.files("*.cc", "*.h") if not EXEMPT.fullmatch(path)]
+    names = {name: reason for text in texts for name, reason in NAMED.findall(text)}
+    for text in texts:
+        calls = CALL.findall(text) + [(code, names[name]) for code, name in NAMED_CALL.findall(text)]
+        for code, reason in calls:
+            reasons.setdefault(reason, set()).add(upper(code))
+        for reason in LITERAL.findall(text):
+            reasons.setdefault(reason, set())
     return reasons
 
 
