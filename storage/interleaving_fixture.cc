@@ -24,7 +24,8 @@ void InterleavingTest::AtEveryPlace(const std::function<Works()>& arrange) {
     works.check(outcome.passed);
     paused = outcome.paused;
     ASSERT_TRUE(paused || n > 1) << "the first work has no transaction";
-    for (const PackId& pack : borrowed_) store_->packs().Release(pack, true);
+    // Sealed, so that nothing of here is in a pack of the next place.
+    for (const PackId& pack : borrowed_) store_->packs().Release(pack, false);
     borrowed_.clear();
   }
 }
@@ -49,9 +50,10 @@ v1::SessionRow InterleavingTest::Wanted() {
   return wanted;
 }
 
-SessionRef InterleavingTest::BeginIdleSession() {
-  const SessionRef session = BeginSession();
+SessionRef InterleavingTest::BeginIdleSession(const v1::SessionRow& wanted) {
+  const SessionRef session = BeginSession(wanted);
   sessions_.End(session.id);
+  clock_.Advance(2 * kLease);
   return session;
 }
 
@@ -71,10 +73,9 @@ absl::Status InterleavingTest::Cite(const SessionRef& session, const Stored& rec
   return result.gone.empty() ? absl::OkStatus() : absl::NotFoundError("gone");
 }
 
-bool InterleavingTest::Pin(const SessionRef& session, const Stored& record) {
-  const auto promises = chunks_.Pin(session, {record.name});
-  CKPT_CHECK_OK(promises.status());
-  return (*promises)[0].has_value();
+absl::StatusOr<bool> InterleavingTest::Pin(const SessionRef& session, const Stored& record) {
+  CKPT_ASSIGN_OR_RETURN(const auto promises, chunks_.Pin(session, {record.name}));
+  return promises[0].has_value();
 }
 
 absl::StatusOr<v1::Checkpoint> InterleavingTest::Commit(const SessionRef& session, const Stored& record) {

@@ -33,17 +33,18 @@ class InterleavingTest : public StoreTest {
   Stored Store(const std::string& bytes);
   Stored Store() { return Store(RandomBytesOfAChunk()); }
 
-  // A session that a stream has open; one whose lease is over as soon as somebody looks.
+  // A session that a stream has open; one whose lease is over, which nobody has noticed yet.
   SessionRef BeginSession(const v1::SessionRow& wanted) { return sessions_.Begin(wanted, 0)->ref; }
   SessionRef BeginSession() { return BeginSession(Wanted()); }
-  SessionRef BeginIdleSession();
+  SessionRef BeginIdleSession(const v1::SessionRow& wanted);
+  SessionRef BeginIdleSession() { return BeginIdleSession(Wanted()); }
   static v1::SessionRow Wanted();
 
   // A batch of one record: written; or of one that was there, which is cited.
   absl::Status Index(const SessionRef& session, const Stored& record);
   absl::Status Cite(const SessionRef& session, const Stored& record);
   // Whether the session was promised the record.
-  bool Pin(const SessionRef& session, const Stored& record);
+  absl::StatusOr<bool> Pin(const SessionRef& session, const Stored& record);
   absl::StatusOr<v1::Checkpoint> Commit(const SessionRef& session, const Stored& record);
   void ExpireIdle() { CKPT_CHECK_OK(sessions_.ExpireIdle()); }
 
@@ -58,9 +59,11 @@ class InterleavingTest : public StoreTest {
   // Nothing is left that would keep a pack for the session.
   void ExpectNoPins(const SessionRef& session, const std::vector<PackId>& packs);
 
+  static constexpr std::chrono::seconds kLease{1};
+
   InterleavingEngine engine_{store_->engine()};
   ChunkIndex chunks_{engine_};
-  SessionTable sessions_{engine_, clock_, std::chrono::milliseconds(0)};
+  SessionTable sessions_{engine_, clock_, kLease};
   VersionTable versions_{engine_, store_->packs(), clock_};
 
  private:

@@ -1,4 +1,5 @@
-// The rules of the storage protocol, each with a test that fails without it. docs/architecture.md has them in words.
+// The rules of the storage protocol, each with a test that fails without it. docs/architecture.md has them in words. What
+// two transactions may not do to each other is in session_interleaving_test.cc and pack_interleaving_test.cc.
 #include <fstream>
 
 #include "base/random.h"

@@ -1,0 +1,161 @@
+// Packs and the rows of records, while two transactions work with them at once.
+#include "base/random.h"
+#include "storage/interleaving_fixture.h"
+#include "storage/record_bitmap.h"
+
+namespace ckpt::storage {
+namespace {
+
+class PackInterleaving : public InterleavingTest {
+ protected:
+  // A record that nobody needs: no pin and no reference keeps its pack.
+  Stored Unneeded(const std::string& bytes) {
+    const SessionRef idle = BeginIdleSession();
+    Stored record = Store(bytes);
+    EXPECT_THAT(Index(idle, record), IsOk());
+    ExpireIdle();
+    return record;
+  }
+
+  // What relies on the record, a session's, ends with a pin on a pack that is not condemned, or is refused; whether the
+  // collector comes first or last.
+  void ExpectCondemnedOrPinned(const std::function<bool(const SessionRef&, const Stored&, const Stored& copy)>& rely) {
+    for (const bool collector_first : {false, true}) {
+      SCOPED_TRACE(collector_first);
+      bool relies = false;
+      AtEveryPlace([&] {
+        const std::string bytes = RandomBytes(kChunk);
+        const SessionRef session = BeginSession();
+        const Stored record = Unneeded(bytes);
+        const Stored copy = Store(bytes);
+        const std::function<void()> use = [=, this, &relies] { relies = rely(session, record, copy); };
+        const std::function<void()> condemn = [=, this] { Condemn(record.written.pack); };
+        return Works{collector_first ? condemn : use, collector_first ? use : condemn, [=, this, &relies](bool) {
+                       EXPECT_EQ(Pinned(session, PackOf(record)), relies);
+                       EXPECT_EQ(Live(PackOf(record)), relies);
+                     }};
+      });
+    }
+  }
+
+  // What relies on the record ends with a pin where the record is, or is refused, when it is found damaged and heals.
+  void ExpectPinnedWhereItIs(const std::function<bool(const SessionRef&, const Stored&)>& rely) {
+    bool relies = false;
+    AtEveryPlace([&] {
+      const std::string bytes = RandomBytes(kChunk);
+      const SessionRef session = BeginSession();
+      const SessionRef healer = BeginSession();
+      const Stored record = Unneeded(bytes);
+      const Stored copy = Store(bytes);
+      return Works{[=, this, &relies] { relies = rely(session, record); },
+                   [=, this] { QuarantineAndHeal(healer, record, copy); },
+                   [=, this, &relies](bool) {
+                     EXPECT_EQ(PackOf(record), copy.written.pack);
+                     EXPECT_TRUE(!relies || Pinned(session, PackOf(record)));
+                   }};
+    });
+  }
+
+  void QuarantineAndHeal(const SessionRef& healer, const Stored& record, const Stored& copy) {
+    Quarantine(record);
+    EXPECT_THAT(Index(healer, copy), IsOk());
+  }
+
+  void ExpectReference(const v1::Checkpoint& checkpoint, const Stored& record) {
+    const auto run = Get<v1::RunRow>(keys::Run("default", "r"));
+    const VersionId version{run.id(), checkpoint.sequence()};
+    const auto rows = Rows(keys::Reference(PackOf(record), version, "m"));
+    ASSERT_THAT(rows, testing::SizeIs(1));
+    const auto reference = ParseRow<v1::ReferenceRow>(rows[0].first, rows[0].second);
+    const auto row = Get<v1::ChunkRow>(RecordKey("default", record.name));
+    EXPECT_TRUE(HasRecord(reference->records(), row.ordinal()));
+    EXPECT_THAT(Rows(keys::VersionPack(version, PackOf(record))), testing::SizeIs(1));
+    EXPECT_TRUE(Live(PackOf(record)));
+  }
+};
+
+TEST_F(PackInterleaving, APromisedPackIsNotCondemned) {
+  ExpectCondemnedOrPinned(
+      [&](const SessionRef& session, const Stored& record, const Stored&) { return Pin(session, record).value(); });
+}
+
+TEST_F(PackInterleaving, ACitedPackIsNotCondemned) {
+  ExpectCondemnedOrPinned(
+      [&](const SessionRef& session, const Stored& record, const Stored&) { return Cite(session, record).ok(); });
+}
+
+TEST_F(PackInterleaving, ThePackOfARowThatWasFirstIsNotCondemned) {
+  ExpectCondemnedOrPinned([&](const SessionRef& session, const Stored&, const Stored& copy) {
+    EXPECT_THAT(Index(session, copy), IsOk());
+    return true;
+  });
+}
+
+TEST_F(PackInterleaving, ACommittedPackIsNotCondemned) {
+  for (const bool collector_first : {false, true}) {
+    SCOPED_TRACE(collector_first);
+    absl::StatusOr<v1::Checkpoint> checkpoint;
+    AtEveryPlace([&] {
+      const SessionRef session = BeginSession();
+      const Stored record = Store();
+      EXPECT_THAT(Index(session, record), IsOk());
+      const std::function<void()> commit = [=, this, &checkpoint] { checkpoint = Commit(session, record); };
+      const std::function<void()> condemn = [=, this] { Condemn(record.written.pack); };
+      return Works{collector_first ? condemn : commit, collector_first ? commit : condemn,
+                   [=, this, &checkpoint](bool) {
+                     ASSERT_THAT(checkpoint.status(), IsOk());
+                     ExpectReference(*checkpoint, record);
+                   }};
+    });
+  }
+}
+
+TEST_F(PackInterleaving, APromiseFollowsARecordThatHeals) {
+  ExpectPinnedWhereItIs([&](const SessionRef& session, const Stored& record) { return Pin(session, record).value(); });
+}
+
+TEST_F(PackInterleaving, ACitationFollowsARecordThatHeals) {
+  ExpectPinnedWhereItIs([&](const SessionRef& session, const Stored& record) { return Cite(session, record).ok(); });
+}
+
+TEST_F(PackInterleaving, AReferenceFollowsARecordThatHeals) {
+  for (const bool commit_first : {true, false}) {
+    SCOPED_TRACE(commit_first);
+    absl::StatusOr<v1::Checkpoint> checkpoint;
+    AtEveryPlace([&] {
+      const std::string bytes = RandomBytes(kChunk);
+      const SessionRef session = BeginSession();
+      const SessionRef healer = BeginSession();
+      const Stored record = Store(bytes);
+      const Stored copy = Store(bytes);
+      EXPECT_THAT(Index(session, record), IsOk());
+      const std::function<void()> commit = [=, this, &checkpoint] { checkpoint = Commit(session, record); };
+      const std::function<void()> heal = [=, this] { QuarantineAndHeal(healer, record, copy); };
+      return Works{commit_first ? commit : heal, commit_first ? heal : commit, [=, this, &checkpoint](bool) {
+                     EXPECT_EQ(PackOf(record), copy.written.pack);
+                     if (checkpoint.ok()) return ExpectReference(*checkpoint, record);
+                     EXPECT_THAT(checkpoint.status(), HasReason("CHUNK_MISSING"));
+                   }};
+    });
+  }
+}
+
+TEST_F(PackInterleaving, OfTwoThatStoreARecordBothPinTheOneThatCounts) {
+  AtEveryPlace([&] {
+    const std::string bytes = RandomBytes(kChunk);
+    const SessionRef a = BeginSession();
+    const SessionRef b = BeginSession();
+    const Stored of_a = Store(bytes);
+    const Stored of_b = Store(bytes);
+    return Works{[=, this] { EXPECT_THAT(Index(a, of_a), IsOk()); }, [=, this] { EXPECT_THAT(Index(b, of_b), IsOk()); },
+                 [=, this](bool) {
+                   EXPECT_TRUE(Pinned(a, PackOf(of_a)));
+                   EXPECT_TRUE(Pinned(b, PackOf(of_a)));
+                   EXPECT_TRUE(Pinned(a, of_a.written.pack));
+                   EXPECT_TRUE(Pinned(b, of_b.written.pack));
+                 }};
+  });
+}
+
+}  // namespace
+}  // namespace ckpt::storage
