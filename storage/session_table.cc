@@ -2,6 +2,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <optional>
 #include <set>
 
 #include "absl/strings/str_cat.h"
@@ -176,7 +177,9 @@ absl::Status SessionTable::ExpireIdle() {
 }
 
 absl::Status SessionTable::Expire(const SessionId& session) {
-  return engine_.Transact(KvEngine::Durability::kSync, [&](Transaction& txn) -> absl::Status {
+  std::optional<v1::SessionRow> ended;
+  CKPT_RETURN_IF_ERROR(engine_.Transact(KvEngine::Durability::kSync, [&](Transaction& txn) -> absl::Status {
+    ended.reset();
     CKPT_ASSIGN_OR_RETURN(auto row, GetRow<v1::SessionRow>(txn, keys::Session(session), Hold::kExclusive));
     if (!row.has_value() || row->state() != v1::SessionRow::OPEN) return absl::OkStatus();
     {
@@ -184,11 +187,14 @@ absl::Status SessionTable::Expire(const SessionId& session) {
       const Lease& lease = leases_[session];
       if (lease.streams != 0 || TooYoung(lease)) return absl::OkStatus();  // taken over in the last moment
     }
-    spdlog::info("save of {}@{} was not finished: its session {} ended", row->run(), row->epoch(), session.ToHex());
     row->set_state(v1::SessionRow::EXPIRED);
     CKPT_RETURN_IF_ERROR(PutRow(txn, keys::Session(session), *row));
+    ended = *std::move(row);
     return DropPinsAndProgress(txn, session);
-  });
+  }));
+  if (ended.has_value())
+    spdlog::info("save of {}@{} was not finished: its session {} ended", ended->run(), ended->epoch(), session.ToHex());
+  return absl::OkStatus();
 }
 
 }  // namespace ckpt::storage
