@@ -28,6 +28,13 @@ absl::StatusOr<bool> Usable(HeldPacks& packs, const v1::ChunkRow& row) {
   return packs.Usable(pack);
 }
 
+// Deletes the version's row for the pack if no component of it uses the pack any more. The caller holds the pack's row
+// exclusive.
+absl::Status DropUnusedPack(Transaction& txn, const VersionId& version, const PackId& pack) {
+  CKPT_ASSIGN_OR_RETURN(const auto left, txn.Scan(keys::Reference(pack, version, ""), "", 1));
+  return left.empty() ? txn.Delete(keys::VersionPack(version, pack)) : absl::OkStatus();
+}
+
 // A record whose row was quarantined has been written anew: what relied on the old copy relies on the new one. Whoever
 // has a pin on the old pack may mean this record, so the new pack gets them all; the references move record by record.
 absl::Status Heal(Transaction& txn, HeldPacks& packs, const v1::ChunkRow& old, const RecordLocation& fresh) {
@@ -48,7 +55,12 @@ absl::Status Heal(Transaction& txn, HeldPacks& packs, const v1::ChunkRow& old, c
   for (auto& [key, row] : users) {
     CKPT_ASSIGN_OR_RETURN(const keys::ReferenceKey user, keys::ParseReference(key));
     RemoveRecord(*row.mutable_records(), old.ordinal());
-    CKPT_RETURN_IF_ERROR(row.records().empty() ? txn.Delete(key) : PutRow(txn, key, row));
+    if (row.records().empty()) {
+      CKPT_RETURN_IF_ERROR(txn.Delete(key));
+      CKPT_RETURN_IF_ERROR(DropUnusedPack(txn, user.version, pack));
+    } else {
+      CKPT_RETURN_IF_ERROR(PutRow(txn, key, row));
+    }
     const std::string fresh_key = keys::Reference(fresh.pack, user.version, user.component);
     CKPT_ASSIGN_OR_RETURN(auto moved, GetRow<v1::ReferenceRow>(txn, fresh_key, Hold::kExclusive));
     if (!moved.has_value()) moved.emplace();

@@ -117,6 +117,20 @@ TEST_F(Protocol, AQuarantinedChunkIsMissingAndHealsWithItsReferencesAndPins) {
   EXPECT_EQ(Restore("r@1").value()["m.a"], Data('a'));
 }
 
+TEST_F(Protocol, AVersionThatHealsAwayFromAPackIsNotListedForIt) {
+  ASSERT_THAT(Save(BeginOf("r", 1), {{"m.a", Data('a')}}).status(), IsOk());
+  const PackId old = PackIdOf(ChunkRowOf(Data('a')));
+  CloseStore();
+  OpenStore();
+  ASSERT_THAT(Save(BeginOf("r", 2), {{"m.a", Data('a')}, {"m.b", Data('b')}}).status(), IsOk());
+  ASSERT_THAT(Rows(keys::VersionPack({1, 2}, old)), SizeIs(1));
+  Quarantine(Data('a'));
+  ASSERT_THAT(Save(BeginOf("r", 3), {{"m.a", Data('a')}}).status(), IsOk());
+  EXPECT_THAT(Rows(keys::VersionPack({1, 2}, old)), IsEmpty());
+  EXPECT_THAT(Rows(keys::VersionPack({1, 1}, old)), SizeIs(1)) << "its manifest is there";
+  EXPECT_THAT(Rows(keys::VersionPack({1, 2}, PackIdOf(ChunkRowOf(Data('a'))))), SizeIs(1));
+}
+
 TEST_F(Protocol, ACommitNamesAChunkThatWasFoundDamagedSinceItWasPromised) {
   ASSERT_THAT(Save(BeginOf("r", 1), {{"m.a", Data('a')}}).status(), IsOk());
   const auto save = Begin(BeginOf("r", 2));
