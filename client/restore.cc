@@ -151,7 +151,15 @@ absl::Status RestoreJob::ReadTensors(const std::vector<bool>& wanted, TensorSink
   return Annotate(status, absl::StrCat("restoring ", manifest_.Name()));
 }
 
+// What comes wrong is asked for again, and then checked by the server, which so learns of damage in its store.
 absl::Status RestoreJob::Fetch(Reading& reading) {
+  reading.wrong = reading.check = false;
+  CKPT_RETURN_IF_ERROR(FetchMissing(reading));
+  reading.check = reading.wrong && reading.sink_status.ok();
+  return reading.check ? FetchMissing(reading) : absl::OkStatus();
+}
+
+absl::Status RestoreJob::FetchMissing(Reading& reading) {
   if (stream_ == nullptr) CKPT_RETURN_IF_ERROR(Reopen());
   const auto stream = std::move(stream_);
   reading.next_wanted = 0;
@@ -160,7 +168,7 @@ absl::Status RestoreJob::Fetch(Reading& reading) {
   // The sink's own errors are final, whatever their code.
   if (!reading.sink_status.ok()) return absl::OkStatus();
   CKPT_RETURN_IF_ERROR(status);
-  if (reading.missing_chunks != 0)
+  if (reading.missing_chunks != 0 && !reading.wrong)
     return MakeError(absl::StatusCode::kInternal, "PROTOCOL",
                      absl::StrCat("the server ended the restore ", reading.missing_chunks, " chunks too early"));
   return absl::OkStatus();
@@ -170,6 +178,7 @@ absl::Status RestoreJob::Fetch(Reading& reading) {
 v1::Want RestoreJob::NextWant(Reading& reading) const {
   const ChunkLayout& layout = *manifest_.layout;
   v1::Want want;
+  want.set_check(reading.check);
   std::uint64_t& next = reading.next_wanted;
   while (want.ranges_size() < kMaxRanges) {
     while (next < reading.missing.size() && !reading.missing[next]) ++next;
@@ -197,11 +206,14 @@ absl::Status RestoreJob::TakeChunk(const ChunkPieces& chunk, Reading& reading) {
   const ByteRange range = layout.Range(place);
   std::uint64_t size = 0;
   for (const Bytes piece : chunk.payload) size += piece.size();
-  if (size != range.size_bytes || Xxh3(chunk.payload) != manifest_.fingerprint(place))
+  if (size != range.size_bytes || Xxh3(chunk.payload) != manifest_.fingerprint(place)) {
+    reading.wrong = true;
+    if (!reading.check) return absl::OkStatus();
     return MakeError(absl::StatusCode::kDataLoss, "WRONG_FINGERPRINT",
                      absl::StrCat("tensor ", PrintableUtf8(manifest_.tensors[place.tensor].path()), " chunk ", place.index,
-                                  ": the bytes that came are not those that were saved; try again, and if it stays so, "
-                                  "the server's store is damaged: restore another checkpoint"));
+                                  ": the bytes that came are not those that were saved, though the server found them "
+                                  "right: they change on the way; test the memory of both machines"));
+  }
   CKPT_RETURN_IF_ERROR(Give(place.tensor, range.offset_bytes, chunk.payload, reading));
   reading.missing[layout.first(place.tensor) + place.index] = false;
   --reading.missing_chunks;

@@ -40,6 +40,8 @@ class RestoreJob final : public Restore {
     std::vector<bool> missing;  // by ordinal
     std::uint64_t missing_chunks = 0;
     std::uint64_t next_wanted = 0;  // the first ordinal that this stream was not asked for
+    bool wrong = false;             // some of what is missing came, with other bytes
+    bool check = false;             // the server is to compare what it sends
     std::uint64_t done_bytes = 0;
     std::uint64_t total_bytes = 0;
     absl::Status sink_status;
@@ -52,6 +54,7 @@ class RestoreJob final : public Restore {
   void Remember();
   absl::Status ReadTensors(const std::vector<bool>& wanted, TensorSink& sink);
   absl::Status Fetch(Reading& reading);
+  absl::Status FetchMissing(Reading& reading);
   v1::Want NextWant(Reading& reading) const;
   absl::Status TakeChunk(const ChunkPieces& chunk, Reading& reading);
   absl::Status Give(std::uint64_t tensor, std::uint64_t offset_bytes, std::span<const Bytes> pieces, Reading& reading);

@@ -66,11 +66,11 @@ absl::StatusOr<ReceivedSave> ParseSave(const grpc::ByteBuffer& buffer) {
 }
 
 absl::StatusOr<grpc::ByteBuffer> ReadChunkMessage(const storage::RestoreReader& reader,
-                                                  const storage::ChunkToRead& chunk) {
+                                                  const storage::ChunkToRead& chunk, bool check) {
   const std::size_t size = storage::kRecordHeaderSize + chunk.stored_length;
   const grpc::Slice record(grpc_slice_malloc(size), grpc::Slice::STEAL_REF);
   CKPT_RETURN_IF_ERROR(
-      reader.Read(chunk, {reinterpret_cast<std::byte*>(const_cast<std::uint8_t*>(record.begin())), size}));
+      reader.Read(chunk, {reinterpret_cast<std::byte*>(const_cast<std::uint8_t*>(record.begin())), size}, check));
   std::string fields;
   AppendVarint(fields, v1::ChunkDownload::kTensorFieldNumber << 3);
   AppendVarint(fields, chunk.tensor);

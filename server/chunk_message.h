@@ -28,7 +28,9 @@ struct ReceivedSave {
 // InvalidArgument BAD_MESSAGE when it is no SaveRequest. Fields may come in any order, unknown ones are skipped.
 absl::StatusOr<ReceivedSave> ParseSave(const grpc::ByteBuffer& buffer);
 
-// Reads a chunk of a restore and makes its RestoreResponse, without copying the payload.
-absl::StatusOr<grpc::ByteBuffer> ReadChunkMessage(const storage::RestoreReader& reader, const storage::ChunkToRead& chunk);
+// Reads a chunk of a restore, and makes its RestoreResponse without copying the payload. Errors, and `check`: as of
+// RestoreReader::Read.
+absl::StatusOr<grpc::ByteBuffer> ReadChunkMessage(const storage::RestoreReader& reader, const storage::ChunkToRead& chunk,
+                                                  bool check);
 
 }  // namespace ckpt::server

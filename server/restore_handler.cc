@@ -37,13 +37,21 @@ absl::StatusOr<std::optional<v1::RestoreRequest>> ReadRequest(RawStream& stream,
   return std::optional(std::move(request));
 }
 
-// The queue of the stream is the read-ahead: while the client takes one chunk the next are read.
-absl::Status SendPlan(const RestoreReader& reader, RawStream& stream) {
+// The queue of the stream is the read-ahead: while the client takes one chunk the next are read. After the first damaged
+// chunk nothing more is sent, but the rest is checked: all that is damaged is then known, and one save can heal it.
+absl::Status SendPlan(const RestoreReader& reader, RawStream& stream, bool check) {
+  absl::Status damage;
   for (const storage::ChunkToRead& chunk : reader.plan()) {
-    CKPT_ASSIGN_OR_RETURN(grpc::ByteBuffer message, ReadChunkMessage(reader, chunk));
-    if (!stream.Write(std::move(message))) return Gone();
+    absl::StatusOr<grpc::ByteBuffer> message = ReadChunkMessage(reader, chunk, check || !damage.ok());
+    if (absl::IsDataLoss(message.status())) {
+      damage.Update(message.status());
+    } else if (!message.ok()) {
+      return message.status();
+    }
+    const bool there = damage.ok() ? stream.Write(*std::move(message)) : !stream.broken();
+    if (!there) return Gone();
   }
-  return absl::OkStatus();
+  return damage;
 }
 
 absl::Status SendManifest(RestoreReader& reader, RawStream& stream) {
@@ -64,7 +72,7 @@ absl::Status ServeWants(RestoreReader& reader, RawStream& stream) {
     if (!request->has_want())
       return MakeError(absl::StatusCode::kFailedPrecondition, "OUT_OF_ORDER", "after begin a restore takes only wants");
     CKPT_RETURN_IF_ERROR(reader.PlanWant(request->want()).status());
-    CKPT_RETURN_IF_ERROR(SendPlan(reader, stream));
+    CKPT_RETURN_IF_ERROR(SendPlan(reader, stream, request->want().check()));
   }
 }
 
@@ -84,7 +92,7 @@ absl::Status ServeRestore(storage::Store& store, RawStream& stream) {
     start.mutable_start()->set_payload_bytes(bytes);
   }
   stream.Write(Serialize(start));
-  return first->begin().wait_for_want() ? ServeWants(*reader, stream) : SendPlan(*reader, stream);
+  return first->begin().wait_for_want() ? ServeWants(*reader, stream) : SendPlan(*reader, stream, true);
 }
 
 }  // namespace ckpt::server

@@ -211,6 +211,18 @@ absl::StatusOr<IndexResult> ChunkIndex::Index(const SessionRef& session, IndexBa
   return result;
 }
 
+absl::Status ChunkIndex::Quarantine(std::string_view domain, const RecordName& record, const PackId& pack,
+                                    std::uint64_t offset) {
+  const std::string key = RecordKey(domain, record);
+  return engine_.Transact(KvEngine::Durability::kSync, [&](Transaction& txn) -> absl::Status {
+    CKPT_ASSIGN_OR_RETURN(auto row, GetRow<v1::ChunkRow>(txn, key, Hold::kExclusive));
+    if (!row.has_value() || row->quarantined() || row->pack() != pack.view() || row->offset() != offset)
+      return absl::OkStatus();
+    row->set_quarantined(true);
+    return PutRow(txn, key, *row);
+  });
+}
+
 absl::StatusOr<std::vector<v1::ChunkRow>> ChunkIndex::Locate(std::string_view domain,
                                                              const std::vector<RecordName>& records) {
   std::vector<v1::ChunkRow> out;

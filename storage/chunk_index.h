@@ -74,7 +74,11 @@ class ChunkIndex {
   // progress. Of a record that has a usable row already, that row stays.
   absl::StatusOr<IndexResult> Index(const SessionRef& session, IndexBatch batch);
 
-  // The records' rows; NotFound RECORD_MISSING names one that is not there, or lies in a pack that is not usable.
+  // The record, which was read at this place, is damaged: it counts as missing from now on. The next batch that writes it
+  // heals all that use it. Does nothing if the record has another place by now.
+  absl::Status Quarantine(std::string_view domain, const RecordName& record, const PackId& pack, std::uint64_t offset);
+
+  // The records' rows, of damaged ones too; NotFound RECORD_MISSING names one that is not there.
   absl::StatusOr<std::vector<v1::ChunkRow>> Locate(std::string_view domain, const std::vector<RecordName>& records);
 
  private:

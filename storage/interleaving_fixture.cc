@@ -100,12 +100,7 @@ void InterleavingTest::Condemn(const PackId& pack) {
 }
 
 void InterleavingTest::Quarantine(const Stored& record) {
-  const std::string key = RecordKey("default", record.name);
-  CKPT_CHECK_OK(engine_.Transact(KvEngine::Durability::kSync, [&](Transaction& txn) -> absl::Status {
-    CKPT_ASSIGN_OR_RETURN(auto row, GetRow<v1::ChunkRow>(txn, key, Hold::kExclusive));
-    row->set_quarantined(true);
-    return PutRow(txn, key, *row);
-  }));
+  CKPT_CHECK_OK(chunks_.Quarantine("default", record.name, record.written.pack, record.written.locations[0].offset));
 }
 
 PackId InterleavingTest::PackOf(const Stored& record) {

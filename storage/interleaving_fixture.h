@@ -50,6 +50,7 @@ class InterleavingTest : public StoreTest {
 
   // What the collector does: with the pack held, looks for references and pins and condemns it if there are none.
   void Condemn(const PackId& pack);
+  // What a restore does that finds the record damaged.
   void Quarantine(const Stored& record);
 
   v1::SessionRow SessionRowOf(const SessionRef& session) { return Get<v1::SessionRow>(keys::Session(session.id)); }

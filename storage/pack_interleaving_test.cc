@@ -140,6 +140,20 @@ TEST_F(PackInterleaving, AReferenceFollowsARecordThatHeals) {
   }
 }
 
+TEST_F(PackInterleaving, ACopyThatHealedIsNotTakenForTheDamagedOne) {
+  AtEveryPlace([&] {
+    const std::string bytes = RandomBytes(kChunk);
+    const SessionRef healer = BeginSession();
+    const Stored record = Unneeded(bytes);
+    const Stored copy = Store(bytes);
+    return Works{[=, this] { Quarantine(record); }, [=, this] { QuarantineAndHeal(healer, record, copy); },
+                 [=, this](bool) {
+                   EXPECT_EQ(PackOf(record), copy.written.pack);
+                   EXPECT_FALSE(Get<v1::ChunkRow>(RecordKey("default", record.name)).quarantined());
+                 }};
+  });
+}
+
 TEST_F(PackInterleaving, OfTwoThatStoreARecordBothPinTheOneThatCounts) {
   AtEveryPlace([&] {
     const std::string bytes = RandomBytes(kChunk);

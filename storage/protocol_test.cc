@@ -35,9 +35,8 @@ class Protocol : public StoreTest {
   }
 
   void Quarantine(const std::string& bytes) {
-    v1::ChunkRow row = ChunkRowOf(bytes);
-    row.set_quarantined(true);
-    Put(keys::Chunk("default", Sha256(bytes)), row);
+    const v1::ChunkRow row = ChunkRowOf(bytes);
+    CKPT_CHECK_OK(store_->chunks().Quarantine("default", {false, Sha256(bytes)}, PackIdOf(row), row.offset()));
   }
 
   static std::string DigestOf(const std::string& bytes) { return std::string(Sha256(bytes).view()); }

@@ -1,5 +1,7 @@
 #include "storage/restore_reader.h"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
@@ -20,6 +22,16 @@ bool IsChosen(const v1::Tensor& tensor, const std::vector<std::string>& componen
          (include.empty() || MatchesAnyGlob(tensor.path(), include));
 }
 
+// DataLoss when the record is not the chunk's.
+absl::Status CheckRecord(const ChunkToRead& chunk, std::span<const std::byte> record, bool payload_too) {
+  CKPT_ASSIGN_OR_RETURN(const RecordHeader header, DecodeRecordHeader(record.first(kRecordHeaderSize)));
+  if (header.kind != RecordKind::kChunk || header.digest != chunk.digest || header.stored_length != chunk.stored_length)
+    return absl::DataLossError("another record is in its place");
+  if (payload_too && Xxh3(record.subspan(kRecordHeaderSize)) != header.fingerprint)
+    return absl::DataLossError("its bytes have changed");
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 std::string RestoreReader::Name() const {
@@ -29,15 +41,19 @@ std::string RestoreReader::Name() const {
 absl::Status RestoreReader::Damaged(std::string_view what) const {
   return MakeError(absl::StatusCode::kDataLoss, "DATA_DAMAGED",
                    absl::StrCat(Name(), ", ", absl::string_view(what.data(), what.size()),
-                                ": the stored bytes are damaged; restore another checkpoint"));
+                                ": the stored bytes are damaged; restore another checkpoint, or save this state again if it is still at hand"));
 }
 
-// What PackStore::Read said of a record. Only some of its errors say that the bytes are gone.
-absl::Status RestoreReader::Unreadable(const absl::Status& status, std::string_view what) const {
-  const absl::string_view text(what.data(), what.size());
-  if (absl::IsNotFound(status) || absl::IsOutOfRange(status) || absl::IsDataLoss(status))
-    return Damaged(absl::StrCat(text, " (", status.message(), ")"));
-  return Annotate(status, absl::StrCat(Name(), ", ", text));
+// What is to be said, and done, when a record could not be read so. Only some errors say that its bytes are gone.
+absl::Status RestoreReader::Unreadable(const absl::Status& status, const RecordName& record, const PackId& pack,
+                                       std::uint64_t offset, std::string_view what) const {
+  const std::string where = absl::StrCat(absl::string_view(what.data(), what.size()), " in pack ", pack.ToHex(), " at ", offset);
+  if (!absl::IsNotFound(status) && !absl::IsOutOfRange(status) && !absl::IsDataLoss(status))
+    return Annotate(status, absl::StrCat(Name(), ", ", where));
+  const absl::Status marked = store_.chunks().Quarantine(domain_, record, pack, offset);
+  spdlog::error(absl::StrCat(Name(), ", ", where, " is damaged: ", status.message(),
+                             marked.ok() ? "" : absl::StrCat("; cannot be marked so: ", marked.message())));
+  return Damaged(absl::StrCat(where, " (", status.message(), ")"));
 }
 
 absl::StatusOr<std::unique_ptr<RestoreReader>> RestoreReader::Open(Store& store, const v1::RestoreBegin& begin) {
@@ -97,12 +113,13 @@ absl::StatusOr<std::string> RestoreReader::ReadManifestRecord(const Digest& dige
   if (absl::IsNotFound(rows.status())) return Damaged("its manifest");
   CKPT_RETURN_IF_ERROR(rows.status());
   CKPT_ASSIGN_OR_RETURN(const PackId pack, PackOfRow(rows->front()));
+  const std::uint64_t offset = rows->front().offset();
   std::string record(rows->front().stored_length(), '\0');
-  const absl::Status status =
-      store_.packs().Read(domain_, pack, rows->front().offset() + kRecordHeaderSize, std::as_writable_bytes(std::span(record)));
-  if (!status.ok()) return Unreadable(status, "its manifest");
-  if (Sha256(record) != digest) return Damaged("its manifest");
-  return record;
+  absl::Status status =
+      store_.packs().Read(domain_, pack, offset + kRecordHeaderSize, std::as_writable_bytes(std::span(record)));
+  if (status.ok() && Sha256(record) == digest) return record;
+  if (status.ok()) status = absl::DataLossError("its bytes have changed");
+  return Unreadable(status, {true, digest}, pack, offset, "its manifest");
 }
 
 absl::StatusOr<v1::ManifestPart> RestoreReader::ReadPart(const v1::ManifestPartRef& ref) const {
@@ -213,17 +230,12 @@ absl::StatusOr<std::uint64_t> RestoreReader::Locate() {
   return bytes;
 }
 
-absl::Status RestoreReader::Read(const ChunkToRead& chunk, std::span<std::byte> buffer) const {
+absl::Status RestoreReader::Read(const ChunkToRead& chunk, std::span<std::byte> buffer, bool check) const {
   absl::Status status = store_.packs().Read(domain_, chunk.pack, chunk.offset, buffer);
-  if (status.ok()) {
-    const absl::StatusOr<RecordHeader> header = DecodeRecordHeader(buffer.first(kRecordHeaderSize));
-    if (header.ok() && header->kind == RecordKind::kChunk && header->digest == chunk.digest &&
-        header->stored_length == chunk.stored_length)
-      return absl::OkStatus();
-    status = header.ok() ? absl::DataLossError("another record is in its place") : header.status();
-  }
-  return Unreadable(status, absl::StrCat("tensor ", TensorPath(chunk.tensor), " chunk ", chunk.index, " in pack ",
-                                         chunk.pack.ToHex(), " at ", chunk.offset));
+  if (status.ok()) status = CheckRecord(chunk, buffer, check);
+  if (status.ok()) return status;
+  return Unreadable(status, {false, chunk.digest}, chunk.pack, chunk.offset,
+                    absl::StrCat("tensor ", TensorPath(chunk.tensor), " chunk ", chunk.index));
 }
 
 // Looked up again when it is needed: paths are too many to keep.

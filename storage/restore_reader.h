@@ -50,9 +50,9 @@ class RestoreReader {
   [[nodiscard]] const std::vector<ChunkToRead>& plan() const { return plan_; }
 
   // Reads a chunk's record, header and payload, into a buffer of kRecordHeaderSize + stored_length bytes. DataLoss, with
-  // run, epoch and tensor, when it is not the chunk's; Internal, with them too, when it cannot be got at. The payload
-  // itself is for the client to check.
-  absl::Status Read(const ChunkToRead& chunk, std::span<std::byte> buffer) const;
+  // run, epoch and tensor, when it is not the chunk's: saves do not rely on it from then on. Internal, with them too, when
+  // it cannot be got at. The payload is compared with its fingerprint only if `check` says so.
+  absl::Status Read(const ChunkToRead& chunk, std::span<std::byte> buffer, bool check) const;
 
  private:
   RestoreReader(Store& store, std::string domain, v1::Checkpoint checkpoint)
@@ -65,7 +65,8 @@ class RestoreReader {
   absl::StatusOr<std::uint64_t> Locate();
   [[nodiscard]] std::string TensorPath(std::uint64_t tensor) const;
   [[nodiscard]] absl::Status Damaged(std::string_view what) const;
-  [[nodiscard]] absl::Status Unreadable(const absl::Status& status, std::string_view what) const;
+  absl::Status Unreadable(const absl::Status& status, const RecordName& record, const PackId& pack, std::uint64_t offset,
+                          std::string_view what) const;
   [[nodiscard]] std::string Name() const;
 
   Store& store_;

@@ -2,7 +2,10 @@
 #include "storage/restore_reader.h"
 
 #include <cerrno>
+#include <fstream>
+#include <functional>
 
+#include "absl/strings/str_cat.h"
 #include "storage/failing_disk_fixture.h"
 #include "storage/store_fixture.h"
 
@@ -36,6 +39,16 @@ class RestoreReaderTest : public StoreTest {
     return options_.dir / "packs" / "default" / (PackIdOf(row).ToHex() + ".pack");
   }
 };
+
+void FlipBit(const std::filesystem::path& path, std::uint64_t offset) {
+  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekg(static_cast<std::streamoff>(offset));
+  const int byte = file.get();
+  CKPT_CHECK(byte >= 0);
+  file.seekp(static_cast<std::streamoff>(offset));
+  file.put(static_cast<char>(byte ^ 1));
+  CKPT_CHECK(file.flush().good());
+}
 
 // A link to itself can be opened by nobody; rights mean nothing to root.
 void MakeInaccessible(const std::filesystem::path& file) {
@@ -76,6 +89,36 @@ TEST_F(RestoreReaderTest, AChunkThatIsGoneOrCutOrFailsIsDamaged) {
   std::filesystem::remove(file);
   OpenStore();
   expect_damaged();
+}
+
+TEST_F(RestoreReaderTest, ADamagedRecordCountsAsMissingUntilASaveHealsIt) {
+  const std::vector<std::pair<std::string, std::function<std::filesystem::path()>>> kinds = {
+      {"tensor m.a chunk 0", [&] { return ChunkFile(); }}, {"its manifest", [&] { return ManifestFile("r@2"); }}};
+  for (const auto& [what, file] : kinds) {
+    for (const std::uint64_t in_record : {std::uint64_t{20}, std::uint64_t{kRecordHeaderSize}}) {
+      SCOPED_TRACE(absl::StrCat(what, " ", in_record));
+      FlipBit(file(), kPackHeaderSize + in_record);
+      if (what == "its manifest" && in_record < kRecordHeaderSize) {  // only its payload is read
+        EXPECT_THAT(Restore("r@2").status(), IsOk());
+        continue;
+      }
+      const absl::Status status = Restore("r@2").status();
+      EXPECT_THAT(status, IsError(absl::StatusCode::kDataLoss, "DATA_DAMAGED"));
+      EXPECT_THAT(std::string(status.message()), HasSubstr(absl::StrCat("run r epoch 2 version 1, ", what)));
+      EXPECT_THAT(Save(BeginOf("r", 3), {{"m.a", Data('a')}, {"m.b", "inline"}}).status(), IsOk());
+      EXPECT_THAT(Restore("r@1").status(), IsOk());
+      EXPECT_THAT(Restore("r@2").status(), IsOk());
+      EXPECT_THAT(Restore("r@3").status(), IsOk());
+    }
+  }
+}
+
+TEST_F(RestoreReaderTest, WhatCannotBeGotAtDoesNotCountAsMissing) {
+  const PackId pack = PackIdOf(ChunkRowOf(Data('a')));
+  MakeInaccessible(ChunkFile());
+  EXPECT_THAT(Restore("r@2").status(), IsError(absl::StatusCode::kInternal, "IO_ERROR"));
+  EXPECT_FALSE(ChunkRowOf(Data('a')).quarantined());
+  EXPECT_EQ(PackIdOf(ChunkRowOf(Data('a'))), pack);
 }
 
 }  // namespace

@@ -99,7 +99,7 @@ void ReadPlan(const RestoreReader& reader) {
   for (const ChunkToRead& chunk : reader.plan()) {
     Require(chunk.stored_length <= kChunkSize, "chunks have their size");
     std::string record(kRecordHeaderSize + chunk.stored_length, '\0');
-    Require(reader.Read(chunk, std::as_writable_bytes(std::span(record))).ok(), "planned chunks can be read");
+    Require(reader.Read(chunk, std::as_writable_bytes(std::span(record)), true).ok(), "planned chunks can be read");
   }
 }
 

@@ -136,7 +136,7 @@ void Restore(Store& store, const std::string& domain, const v1::Checkpoint& chec
   Require((*reader)->PlanSelected().ok(), "its chunks are found");
   for (const ChunkToRead& chunk : (*reader)->plan()) {
     std::string record(kRecordHeaderSize + chunk.stored_length, '\0');
-    Require((*reader)->Read(chunk, std::as_writable_bytes(std::span(record))).ok(), "its chunks can be read");
+    Require((*reader)->Read(chunk, std::as_writable_bytes(std::span(record)), true).ok(), "its chunks can be read");
     Require(Xxh3(std::string_view(record).substr(kRecordHeaderSize)) ==
                 client.manifest().fingerprint({chunk.tensor, chunk.index}),
             "its chunks have their fingerprints");

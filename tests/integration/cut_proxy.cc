@@ -81,6 +81,7 @@ void CutProxy::Forward(int from, int to, Way way) {
   for (;;) {
     const ssize_t got = recv(from, buffer.data(), buffer.size(), 0);
     if (got <= 0) break;
+    FlipIfDue(way, std::span(buffer).first(static_cast<std::size_t>(got)));
     const std::size_t admitted = Admit(way, static_cast<std::size_t>(got));
     std::size_t sent = 0;
     while (sent < admitted) {
@@ -108,6 +109,15 @@ std::size_t CutProxy::Admit(Way way, std::size_t bytes) {
   return admitted;
 }
 
+void CutProxy::FlipIfDue(Way way, std::span<char> passing) {
+  const MutexLock lock(mutex_);
+  const std::uint64_t passed = passed_[static_cast<int>(Way::kReceived)];
+  if (way != Way::kReceived || flip_at_ - passed >= passing.size()) return;
+  char& byte = passing[flip_at_ - passed];
+  byte = static_cast<char>(byte ^ 1);
+  flip_at_ = UINT64_MAX;
+}
+
 void CutProxy::CutAll() {
   for (const int fd : open_) shutdown(fd, SHUT_RDWR);
   left_[0] = left_[1] = UINT64_MAX;
@@ -123,6 +133,11 @@ void CutProxy::CutAfterSent(std::uint64_t bytes) {
 void CutProxy::CutAfterReceived(std::uint64_t bytes) {
   const MutexLock lock(mutex_);
   left_[1] = bytes;
+}
+
+void CutProxy::FlipAfterReceived(std::uint64_t bytes) {
+  const MutexLock lock(mutex_);
+  flip_at_ = passed_[1] + bytes;
 }
 
 int CutProxy::cuts() const {

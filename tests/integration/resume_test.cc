@@ -99,6 +99,22 @@ TEST_F(Resume, ARestoreAsksOnlyForWhatIsMissingAfterACut) {
   EXPECT_LT(proxy_.received_bytes() - before, 44 * kMiB);
 }
 
+TEST_F(Resume, AChunkThatChangedOnItsWayIsAskedForAgain) {
+  const State state = ModelState({memory_.Floats(4 << 20)});
+  SaveOk(*client_, 1, state);
+  auto restore = cut_client_->OpenRestore(Of("run@1"));
+  ASSERT_TRUE(restore.ok()) << restore.status();
+  const std::uint64_t before = proxy_.received_bytes();
+  proxy_.FlipAfterReceived(5 * kMiB + kMiB / 3);
+  std::vector<char> buffer(16 * kMiB);
+  const absl::Status status = (*restore)->ReadInto(std::vector<void*>{buffer.data()});
+  ASSERT_TRUE(status.ok()) << status;
+  EXPECT_EQ(std::memcmp(buffer.data(), state.tensors[0].data, buffer.size()), 0);
+  EXPECT_GT(proxy_.received_bytes() - before, 17 * kMiB);
+  EXPECT_LT(proxy_.received_bytes() - before, 18 * kMiB);
+  EXPECT_EQ(SaveOk(*ConnectTo(server_.address()), 2, state).cited_bytes, 16 * kMiB) << "the store is not damaged";
+}
+
 TEST_F(Resume, ARestoreOpensAgainWhenItsStreamBrokeUnnoticed) {
   const State state = ModelState({memory_.Floats(1 << 20)});
   SaveOk(*client_, 1, state);
