@@ -6,6 +6,9 @@
 
 namespace ckpt {
 
+// True for well-formed UTF-8.
+bool IsUtf8(std::string_view text);
+
 // True for well-formed UTF-8 without control characters (U+0000 to U+001F, U+007F).
 bool IsPrintableUtf8(std::string_view text);
 

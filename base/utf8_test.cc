@@ -9,6 +9,7 @@ TEST(Utf8, WellFormedTextIsPrintable) {
   for (const std::string text : {"", "abc ~", "caf\xc3\xa9", "\xc2\x80", "\xdf\xbf", "\xe0\xa0\x80", "\xed\x9f\xbf",
                                  "\xee\x80\x80", "\xef\xbf\xbf", "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf"}) {
     EXPECT_TRUE(IsPrintableUtf8(text)) << text;
+    EXPECT_TRUE(IsUtf8(text)) << text;
     EXPECT_EQ(PrintableUtf8(text), text);
   }
 }
@@ -16,6 +17,7 @@ TEST(Utf8, WellFormedTextIsPrintable) {
 TEST(Utf8, ControlCharactersAreNotPrintable) {
   for (int c = 0; c < 0x20; ++c) EXPECT_FALSE(IsPrintableUtf8(std::string(1, static_cast<char>(c)))) << c;
   EXPECT_FALSE(IsPrintableUtf8("\x7f"));
+  EXPECT_TRUE(IsUtf8("a\n\x7f"));
   EXPECT_FALSE(IsPrintableUtf8(std::string("a\0b", 3)));
 }
 

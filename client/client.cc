@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
+#include "base/utf8.h"
 #include "client/connection.h"
 #include "client/grpc_status.h"
 #include "client/restore.h"
@@ -21,21 +22,42 @@ namespace {
 // How long a read may take before it is tried again.
 constexpr std::chrono::seconds kReadDeadline{10};
 
+// Messages take no other texts.
+absl::Status CheckText(std::string_view text) {
+  if (IsUtf8(text)) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kInvalidArgument, "BAD_NAME",
+                   absl::StrCat("'", PrintableUtf8(text), "' is not UTF-8, as every name and label is"));
+}
+
+absl::Status CheckTexts(const SaveOptions& options) {
+  CKPT_RETURN_IF_ERROR(CheckText(options.run));
+  CKPT_RETURN_IF_ERROR(CheckText(options.primary_metric));
+  for (const auto& [name, value] : options.metrics) CKPT_RETURN_IF_ERROR(CheckText(name));
+  for (const auto& [key, value] : options.labels) {
+    CKPT_RETURN_IF_ERROR(CheckText(key));
+    CKPT_RETURN_IF_ERROR(CheckText(value));
+  }
+  return absl::OkStatus();
+}
+
 class ConnectedClient final : public Client {
  public:
   explicit ConnectedClient(std::shared_ptr<Connection> connection) : connection_(std::move(connection)) {}
 
   absl::StatusOr<std::unique_ptr<Save>> BeginSave(SaveOptions options) override {
-    return SaveJob::Begin(connection_, std::move(options), {});
+    CKPT_RETURN_IF_ERROR(CheckTexts(options));
+    return SaveJob::Begin(connection_, std::move(options), {}, {});
   }
 
   absl::StatusOr<SaveResult> SaveState(SaveOptions options, const State& state) override {
-    CKPT_ASSIGN_OR_RETURN(const auto save, SaveJob::Begin(connection_, std::move(options), state.release));
+    CKPT_RETURN_IF_ERROR(CheckTexts(options));
+    CKPT_ASSIGN_OR_RETURN(const auto save, SaveJob::Begin(connection_, std::move(options), state.release, state.check));
     for (const Tensor& tensor : state.tensors) CKPT_RETURN_IF_ERROR(save->AddTensor(tensor).status());
     return save->Commit(state.nodes, {});
   }
 
   absl::Status Remember(std::string_view reference) override {
+    CKPT_RETURN_IF_ERROR(CheckText(reference));
     RestoreOptions options;
     options.reference = std::string(reference);
     const absl::Status status = RestoreJob::Open(connection_, std::move(options)).status();
@@ -43,13 +65,15 @@ class ConnectedClient final : public Client {
   }
 
   absl::StatusOr<std::unique_ptr<Restore>> OpenRestore(RestoreOptions options) override {
-    const std::string what = absl::StrCat("restoring ", options.reference);
+    CKPT_RETURN_IF_ERROR(CheckText(options.reference));
+    const std::string what = absl::StrCat("reading ", options.reference);
     auto restore = RestoreJob::Open(connection_, std::move(options));
     if (!restore.ok()) return Annotate(restore.status(), what);
     return restore;
   }
 
   absl::StatusOr<v1::Checkpoint> GetCheckpoint(std::string_view reference) override {
+    CKPT_RETURN_IF_ERROR(CheckText(reference));
     v1::GetCheckpointRequest request;
     request.set_reference(std::string(reference));
     CKPT_ASSIGN_OR_RETURN(auto response, Call<v1::GetCheckpointResponse>(&Service::GetCheckpoint, std::move(request)));
@@ -57,6 +81,7 @@ class ConnectedClient final : public Client {
   }
 
   absl::StatusOr<v1::Run> GetRun(std::string_view run) override {
+    CKPT_RETURN_IF_ERROR(CheckText(run));
     v1::GetRunRequest request;
     request.set_run(std::string(run));
     CKPT_ASSIGN_OR_RETURN(auto response, Call<v1::GetRunResponse>(&Service::GetRun, std::move(request)));
@@ -73,6 +98,7 @@ class ConnectedClient final : public Client {
 
   absl::StatusOr<Page<v1::Checkpoint>> ListCheckpoints(std::string_view run, std::string_view page,
                                                        std::uint32_t page_size) override {
+    CKPT_RETURN_IF_ERROR(CheckText(run));
     v1::ListCheckpointsRequest request;
     request.set_run(std::string(run));
     request.set_page_token(std::string(page));
@@ -113,6 +139,7 @@ class ConnectedClient final : public Client {
 }  // namespace client
 
 absl::StatusOr<std::unique_ptr<Client>> Client::Connect(ConnectOptions options) {
+  CKPT_RETURN_IF_ERROR(client::CheckText(options.domain));
   CKPT_ASSIGN_OR_RETURN(auto connection, client::Connection::Open(std::move(options)));
   return std::make_unique<client::ConnectedClient>(std::move(connection));
 }

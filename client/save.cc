@@ -43,15 +43,17 @@ bool IsLostChunk(const absl::Status& status) {
 
 }  // namespace
 
-SaveJob::SaveJob(std::shared_ptr<Connection> connection, SaveOptions options, SaveChunks::Release release)
+SaveJob::SaveJob(std::shared_ptr<Connection> connection, SaveOptions options, SaveChunks::Release release, Check check)
     : connection_(std::move(connection)),
       options_(std::move(options)),
       release_(std::move(release)),
+      check_(check ? std::move(check) : [] { return absl::OkStatus(); }),
       begin_(MakeBegin(*connection_, options_)) {}
 
 absl::StatusOr<std::unique_ptr<Save>> SaveJob::Begin(std::shared_ptr<Connection> connection, SaveOptions options,
-                                                     SaveChunks::Release release) {
-  auto job = std::unique_ptr<SaveJob>(new SaveJob(std::move(connection), std::move(options), std::move(release)));
+                                                     SaveChunks::Release release, Check check) {
+  auto job = std::unique_ptr<SaveJob>(
+      new SaveJob(std::move(connection), std::move(options), std::move(release), std::move(check)));
   CKPT_RETURN_IF_ERROR(job->Retrying([](Backoff&) { return absl::OkStatus(); }));
   return std::unique_ptr<Save>(std::move(job));
 }
@@ -95,6 +97,7 @@ absl::StatusOr<SaveResult> SaveJob::Commit(std::span<const v1::StateNode> nodes,
   // gRPC may read the caller's memory for a while after a call, also after one that failed.
   stream_.reset();
   lent_.WaitForAll();
+  if (absl::IsDataLoss(status)) CKPT_RETURN_IF_ERROR(check_());  // bytes that changed after they were fingerprinted
   CKPT_RETURN_IF_ERROR(status);
   committed_ = true;
   connection_->memory.Learn(chunks_->Known());
@@ -131,6 +134,7 @@ SaveStream::Observer SaveJob::Observe(Backoff& backoff) {
     backoff.Progress(Backoff::Clock::now());
     if (options_.progress) options_.progress(done_bytes, tensors_.total_bytes());
   };
+  observer.all_read = check_;
   observer.acked = [this, &backoff](std::uint64_t acked_chunks) {
     if (acked_chunks <= most_acked_) return;
     most_acked_ = acked_chunks;

@@ -24,16 +24,19 @@ namespace ckpt::client {
 // one that finds most chunks at the server are one path.
 class SaveJob final : public Save {
  public:
+  // State::check.
+  using Check = std::function<absl::Status()>;
+
   // Opens the first stream. The connection is shared with the client, which may be destroyed first.
   static absl::StatusOr<std::unique_ptr<Save>> Begin(std::shared_ptr<Connection> connection, SaveOptions options,
-                                                     SaveChunks::Release release);
+                                                     SaveChunks::Release release, Check check);
 
   absl::StatusOr<std::uint64_t> AddTensor(const Tensor& tensor) override;
   absl::StatusOr<SaveResult> Commit(std::span<const v1::StateNode> nodes,
                                     std::span<const std::pair<std::string, double>> metrics) override;
 
  private:
-  SaveJob(std::shared_ptr<Connection> connection, SaveOptions options, SaveChunks::Release release);
+  SaveJob(std::shared_ptr<Connection> connection, SaveOptions options, SaveChunks::Release release, Check check);
 
   // OnStream, again and again while the server cannot be reached, until there is no progress for too long.
   absl::Status Retrying(const std::function<absl::Status(Backoff&)>& call);
@@ -48,6 +51,7 @@ class SaveJob final : public Save {
   const std::shared_ptr<Connection> connection_;  // shared: see Begin
   const SaveOptions options_;
   const SaveChunks::Release release_;
+  const Check check_;
   const v1::SaveBegin begin_;
 
   TensorSet tensors_;

@@ -147,6 +147,7 @@ absl::StatusOr<v1::Checkpoint> SaveStream::Send(SaveChunks& chunks, const std::v
     CKPT_RETURN_IF_ERROR(SendTensor(tensor, cite, lent));
   CKPT_RETURN_IF_ERROR(FlushHeaders());
   CKPT_RETURN_IF_ERROR(SendNodes(nodes));
+  CKPT_RETURN_IF_ERROR(observer.all_read());
   v1::SaveRequest request;
   *request.mutable_commit() = commit;
   CKPT_RETURN_IF_ERROR(Write(EncodeMessage(request)));
@@ -218,8 +219,8 @@ absl::Status SaveStream::SendNodes(std::span<const v1::StateNode> nodes) {
     }
     if (size > begun_.max_message_bytes())
       return MakeError(absl::StatusCode::kInvalidArgument, "TOO_LARGE",
-                       absl::StrCat("a value in the state has ", size, " bytes, more than the server's limit of ",
-                                    begun_.max_message_bytes(), "; keep data of this size in a tensor"));
+                       absl::StrCat("a value in the state has ", size,
+                                    " bytes, more than fit into a message; keep data of this size in a tensor"));
     CKPT_RETURN_IF_ERROR(Write(EncodeMessage(request)));
   }
   return absl::OkStatus();

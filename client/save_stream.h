@@ -22,12 +22,14 @@ namespace ckpt::client {
 
 class SaveStream {
  public:
-  // What Send tells as it goes.
+  // What Send tells and asks as it goes.
   struct Observer {
     // Bytes of tensors dealt with so far in this stream.
     std::function<void(std::uint64_t done_bytes)> sent;
     // Chunks of this stream that are durable by now.
     std::function<void(std::uint64_t acked_chunks)> acked;
+    // All bytes have been read; an error ends the stream before the commit.
+    std::function<absl::Status()> all_read;
   };
 
   // Opens the call and waits until the server has begun. Errors: the call's.

@@ -61,6 +61,7 @@ absl::StatusOr<std::vector<Place>> ChooseLeaves(std::span<const v1::StateNode> n
   ParentFinder finder;
   std::vector<Place> places;
   places.reserve(nodes.size());
+  bool some = false;
   for (std::size_t i = 0; i < nodes.size(); ++i) {
     CKPT_RETURN_IF_ERROR(walk.Next(nodes[i]));
     places.push_back(finder.Next(i, nodes[i], places));
@@ -68,6 +69,7 @@ absl::StatusOr<std::vector<Place>> ChooseLeaves(std::span<const v1::StateNode> n
     const bool chosen =
         components.empty() || (i != 0 && std::find(components.begin(), components.end(), walk.component()) != components.end());
     places[i].keep = chosen && (include.empty() || MatchesAnyGlob(walk.path(), include));
+    some |= places[i].keep;
   }
   if (!walk.Complete())
     return MakeError(absl::StatusCode::kInvalidArgument, "BAD_STATE", "the state's nodes are not one whole tree");
@@ -79,6 +81,10 @@ absl::StatusOr<std::vector<Place>> ChooseLeaves(std::span<const v1::StateNode> n
                                     known.empty() ? "; it has none, as its top level is no mapping of a few keys: choose by path"
                                                   : absl::StrCat("; it has: ", absl::StrJoin(known, ", "))));
   }
+  if (!some && !include.empty())
+    return MakeError(absl::StatusCode::kNotFound, "NOTHING_MATCHES",
+                     absl::StrCat("no path", components.empty() ? "" : " in the components that were chosen", " matches '",
+                                  absl::StrJoin(include, "' or '"), "'; a glob is for a whole path, as in '*.weight'"));
   return places;
 }
 

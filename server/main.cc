@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -26,6 +27,7 @@ absl::Status WriteAddressFile(const std::string& path, const std::string& addres
   const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   const std::string line = address + "\n";
   int error = fd < 0 ? errno : 0;
+  if (fd >= 0) (void)fchmod(fd, 0644);  // for all who want to connect
   const auto attempt = [&error](bool ok) { error = ok ? 0 : errno; };
   if (error == 0) {
     errno = EIO;  // of a write that is cut short
@@ -47,6 +49,7 @@ int Serve(const ckpt::server::ServerOptions& options, const std::string& address
   sigaddset(&signals, SIGINT);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
+  umask(0077);  // what is in the store is for those to whom the server gives it
 
   auto server = ckpt::server::Server::Start(options);
   if (!server.ok()) {

@@ -26,7 +26,7 @@ _ckptctl() {
       case $command in
         '') words="runs list show save restore completion $global --version" ;;
         runs) words+=" --limit $global" ;;
-        save) words+=" --epoch --step --metric --primary-metric --label --no-crc $global" ;;
+        save) words+=" --epoch --step --metric --primary-metric --label --format --no-crc $global" ;;
         restore) words+=" --component --include --format --force $global" ;;
         completion) words="bash $global" ;;
         *) words+=" $global" ;;

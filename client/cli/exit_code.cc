@@ -7,7 +7,8 @@ namespace ckpt::cli {
 
 int ExitCode(const absl::Status& status) {
   const std::string reason = ReasonOf(status);
-  if (reason == "BAD_ADDRESS") return 2;         // --server is malformed
+  for (const char* const of_the_command_line : {"BAD_ADDRESS", "BAD_GLOB", "BAD_NAME", "BAD_REFERENCE"})
+    if (reason == of_the_command_line) return 2;
   if (reason == "FILE_NOT_PERMITTED") return 1;  // by this machine; a server did not refuse anybody
   switch (status.code()) {
     case absl::StatusCode::kOk: return 0;

@@ -83,6 +83,8 @@ void AddGlobal(CLI::App& app, Options& options) {
       ->check(CLI::IsMember({"table", "json"}))
       ->capture_default_str();
   app.add_option("--retry-s", options.retry_s, "Seconds for which an unreachable server is tried again")
+      ->check(CLI::Validator(
+          [](const std::string& text) { return text.find_first_of("nN") == text.npos ? "" : text + " is no number"; }, ""))
       ->check(CLI::Range(0.0, 86400.0))
       ->capture_default_str();
   app.fallthrough();
@@ -144,6 +146,12 @@ void AddNumber(CLI::App& app, const std::string& name, std::optional<std::int64_
   app.add_option_function<std::string>(name, read, what)->type_name("INT");
 }
 
+void AddFormat(CLI::App& app, std::optional<ckpt::FileFormat>& out) {
+  app.add_option("--format", out, "The file's format, pth or safetensors (default: by its ending)")
+      ->transform(CLI::Transformer(kFormats).description(""))
+      ->type_name("FORMAT");
+}
+
 void AddSave(CLI::App& app, Options& options, Command& chosen) {
   CLI::App* save = app.add_subcommand("save", "Save a .pth or .safetensors file as a checkpoint");
   save->add_option("RUN", options.save.run, "The run; made if it is not there")->required();
@@ -155,6 +163,7 @@ void AddSave(CLI::App& app, Options& options, Command& chosen) {
       ->check(CheckMetric);
   save->add_option("--primary-metric", options.save.primary_metric,
                    "NAME, NAME:min or NAME:max: what RUN:best goes by from now on (default: the only metric)");
+  AddFormat(*save, options.save.format);
   save->add_option("--label", options.labels, "KEY=VALUE")->allow_extra_args(false)->check(CheckPair);
   save->add_flag_callback(
       "--no-crc", [&] { options.save.check_crc = false; }, "Take a file that was written with torch's CRC turned off");
@@ -170,10 +179,7 @@ void AddRestore(CLI::App& app, Options& options, Command& chosen) {
       ->allow_extra_args(false);
   restore->add_option("--include", options.restore.include, "Only what matches this glob, as in '*.weight'")
       ->allow_extra_args(false);
-  restore
-      ->add_option("--format", options.restore.format, "The file's format, pth or safetensors (default: by its ending)")
-      ->transform(CLI::Transformer(kFormats).description(""))
-      ->type_name("FORMAT");
+  AddFormat(*restore, options.restore.format);
   restore->add_flag("--force", options.restore.overwrite, "Overwrite an existing file");
   restore->footer(Example("ckptctl restore resnet50:best best.safetensors --component model"));
   restore->callback(
@@ -211,6 +217,11 @@ int main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
+    if (const auto extra = app.remaining(); error.get_exit_code() != 0 && app.get_subcommands().empty() && !extra.empty()) {
+      std::fprintf(stderr, "ckptctl: there is no command '%s'; ckptctl --help lists them\n",
+                   ckpt::cli::Printable(extra.front()).c_str());
+      return 2;
+    }
     return app.exit(error) == 0 ? 0 : 2;
   }
   if (completion->parsed()) {

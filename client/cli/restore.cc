@@ -1,6 +1,8 @@
 // ckptctl restore.
+#include <signal.h>
+
 #include <algorithm>
-#include <csignal>
+#include <array>
 #include <cstdio>
 
 #include "absl/strings/str_cat.h"
@@ -14,22 +16,29 @@
 namespace ckpt::cli {
 namespace {
 
-volatile std::sig_atomic_t interrupted = 0;
+volatile sig_atomic_t interrupted = 0;
 
-// Until it goes, SIGINT and SIGTERM end the restore in an orderly way; a second one ends the process at once.
+// Until it goes, signals that end a process end the restore in an orderly way; a second one ends the process at once.
 class InterruptGuard {
  public:
   InterruptGuard() {
     struct sigaction action {};
     action.sa_handler = [](int number) { interrupted = number; };
     action.sa_flags = static_cast<int>(SA_RESETHAND);
-    sigaction(SIGINT, &action, nullptr);
-    sigaction(SIGTERM, &action, nullptr);
+    for (std::size_t i = 0; i < kSignals.size(); ++i) {
+      sigaction(kSignals[i], nullptr, &before_[i]);
+      if (before_[i].sa_handler != SIG_IGN) sigaction(kSignals[i], &action, nullptr);  // nohup ignores SIGHUP
+    }
   }
   ~InterruptGuard() {
-    signal(SIGINT, SIG_DFL);
-    signal(SIGTERM, SIG_DFL);
+    for (std::size_t i = 0; i < kSignals.size(); ++i) sigaction(kSignals[i], &before_[i], nullptr);
   }
+  InterruptGuard(const InterruptGuard&) = delete;
+  InterruptGuard& operator=(const InterruptGuard&) = delete;
+
+ private:
+  static constexpr std::array kSignals = {SIGINT, SIGTERM, SIGHUP};
+  std::array<struct sigaction, kSignals.size()> before_;
 };
 
 // Hands on what comes, until somebody interrupts.

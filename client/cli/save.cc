@@ -1,4 +1,7 @@
 // ckptctl save.
+#include <signal.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <bit>
 #include <cstdio>
@@ -22,11 +25,17 @@ namespace ckpt::cli {
 namespace {
 
 template <typename T>
-std::optional<double> ReadNumber(const void* bytes, std::size_t size_bytes) {
+std::optional<T> Read(const void* bytes, std::size_t size_bytes) {
   T number;
   if (size_bytes != sizeof number || bytes == nullptr) return std::nullopt;
   std::memcpy(&number, bytes, sizeof number);
-  return static_cast<double>(number);
+  return number;
+}
+
+template <typename T>
+std::optional<double> ReadNumber(const void* bytes, std::size_t size_bytes) {
+  const std::optional<T> number = Read<T>(bytes, size_bytes);
+  return number.has_value() ? std::optional(static_cast<double>(*number)) : std::nullopt;
 }
 
 std::optional<double> NumberInTensor(const Tensor& tensor) {
@@ -79,13 +88,24 @@ struct TopLevel {
   std::map<std::string, double> tensors;  // those of no dimension: metrics in a trainer's file, weights in others
 };
 
+// The whole number in a leaf: an int, or one of numpy's or PyTorch's.
+std::optional<std::int64_t> WholeNumberIn(const v1::StateNode& node, const State& state) {
+  const v1::Scalar& value = node.value();
+  if (node.kind() == v1::NODE_KIND_SCALAR && value.has_int_value()) return value.int_value();
+  if (node.kind() == v1::NODE_KIND_NUMPY_SCALAR && node.type_name() == "<i8")
+    return Read<std::int64_t>(value.bytes_value().data(), value.bytes_value().size());
+  if (node.kind() != v1::NODE_KIND_TENSOR) return std::nullopt;
+  const Tensor& tensor = state.tensors[node.tensor()];
+  if (tensor.meta.shape_size() != 0 || tensor.meta.dtype() != v1::DTYPE_INT64) return std::nullopt;
+  return Read<std::int64_t>(tensor.data, TensorSizeBytes(tensor.meta));
+}
+
 void Take(const v1::StateNode& node, const State& state, TopLevel& top) {
   const std::string& key = node.key().str_value();
-  const bool whole = node.kind() == v1::NODE_KIND_SCALAR && node.value().has_int_value();
   if (key == "epoch") {
-    if (whole) top.epoch = node.value().int_value();
+    top.epoch = WholeNumberIn(node, state);
   } else if (key == "step" || key == "global_step") {
-    if (whole) top.step = node.value().int_value();
+    if (const auto step = WholeNumberIn(node, state); step.has_value()) top.step = step;
   } else if (!IsMetricName(key)) {
     return;
   } else if (const auto number = NumberIn(node); number.has_value()) {
@@ -123,11 +143,31 @@ std::vector<std::pair<std::string, double>> Metrics(std::map<std::string, double
   return {metrics.begin(), metrics.end()};
 }
 
+constexpr int kFileChanged = 4;  // as ExitCode has it for an aborted save
+
+// What is said when the file's bytes cannot be read any more: the system says so with a signal, as the file is mapped.
+std::string unreadable;
+
+void OnUnreadable(int) {
+  (void)!write(STDERR_FILENO, unreadable.data(), unreadable.size());
+  _exit(kFileChanged);
+}
+
+void WatchForUnreadable(const std::string& file) {
+  unreadable = absl::StrCat("ckptctl: ", Printable(file),
+                            " cannot be read any more: it was cut off while it was read, or its disk fails; nothing was "
+                            "saved [FILE_CHANGED]\n");
+  struct sigaction action {};
+  action.sa_handler = OnUnreadable;
+  sigaction(SIGBUS, &action, nullptr);
+}
+
 }  // namespace
 
 absl::Status SaveFile(Context context, const SaveCommand& command) {
-  const absl::StatusOr<FileFormat> format = FormatOfPath(command.file);
+  const absl::StatusOr<FileFormat> format = command.format.has_value() ? *command.format : FormatOfPath(command.file);
   if (!format.ok()) return format.status();
+  WatchForUnreadable(command.file);
   ReadFileOptions read;
   read.check_crc = command.check_crc;
   const absl::StatusOr<std::unique_ptr<StateFile>> file = ReadStateFile(command.file, *format, read);

@@ -1,9 +1,10 @@
 #include "ckpt/formats.h"
 
 #include <array>
-#include <string_view>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "base/status.h"
 #include "client/formats/pth_file.h"
 #include "client/formats/pth_writer.h"
@@ -13,10 +14,11 @@
 namespace ckpt {
 
 absl::StatusOr<FileFormat> FormatOfPath(const std::string& path) {
-  static constexpr auto kPthEndings = std::to_array<std::string_view>({".pth", ".pt", ".bin", ".ckpt"});
-  for (const std::string_view ending : kPthEndings)
-    if (path.ends_with(ending)) return FileFormat::kPth;
-  if (path.ends_with(".safetensors")) return FileFormat::kSafetensors;
+  static constexpr auto kPthEndings =
+      std::to_array<absl::string_view>({".pth", ".pt", ".bin", ".ckpt", ".pth.tar", ".pt.tar"});
+  for (const absl::string_view ending : kPthEndings)
+    if (absl::EndsWithIgnoreCase(path, ending)) return FileFormat::kPth;
+  if (absl::EndsWithIgnoreCase(path, ".safetensors")) return FileFormat::kSafetensors;
   return MakeError(absl::StatusCode::kInvalidArgument, "UNKNOWN_FORMAT",
                    absl::StrCat(path, ": its ending is none of .pth, .pt, .bin, .ckpt and .safetensors; name the format"));
 }

@@ -7,9 +7,11 @@
 
 #include <cerrno>
 #include <cstdint>
+#include <utility>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "base/status.h"
 #include "client/formats/file_error.h"
 
 namespace ckpt::formats {
@@ -17,19 +19,30 @@ namespace ckpt::formats {
 absl::StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(const std::string& path) {
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a FIFO must not block
   if (fd < 0) return SystemError(errno, "cannot open", path);
-  const absl::Cleanup closer = [fd] { close(fd); };
+  absl::Cleanup closer = [fd] { close(fd); };
   struct stat info {};
   if (fstat(fd, &info) != 0) return SystemError(errno, "cannot read", path);
   if (!S_ISREG(info.st_mode)) return BadFile(absl::StrCat(path, " is no regular file"));
   const auto size = static_cast<std::size_t>(info.st_size);
-  if (size == 0) return std::unique_ptr<MappedFile>(new MappedFile({}));
-  void* data = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
+  void* const data = size == 0 ? nullptr : mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
   if (data == MAP_FAILED) return SystemError(errno, "cannot map", path);
-  return std::unique_ptr<MappedFile>(new MappedFile({static_cast<const char*>(data), size}));
+  std::move(closer).Cancel();
+  return std::unique_ptr<MappedFile>(new MappedFile(path, fd, info, {static_cast<const char*>(data), size}));
 }
 
 MappedFile::~MappedFile() {
   if (!bytes_.empty()) munmap(const_cast<char*>(bytes_.data()), bytes_.size());
+  close(fd_);
+}
+
+absl::Status MappedFile::CheckUnchanged() const {
+  struct stat now {};
+  if (fstat(fd_, &now) != 0) return SystemError(errno, "cannot read", path_);
+  if (now.st_size == opened_.st_size && now.st_mtim.tv_sec == opened_.st_mtim.tv_sec &&
+      now.st_mtim.tv_nsec == opened_.st_mtim.tv_nsec)
+    return absl::OkStatus();
+  return MakeError(absl::StatusCode::kAborted, "FILE_CHANGED",
+                   absl::StrCat(path_, " was written to while it was read; try again when it is complete"));
 }
 
 void MappedFile::Release(const void* data, std::size_t size) const {

@@ -1,16 +1,20 @@
 // A file mapped into memory, read-only.
 #pragma once
 
+#include <sys/stat.h>
+
 #include <cstddef>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
 namespace ckpt::formats {
 
-// Thread-safe. The file must not shrink while it is mapped: reading past its new end kills the process (SIGBUS).
+// Thread-safe. Who reads past the new end of a file that shrank meanwhile gets a SIGBUS.
 class MappedFile {
  public:
   // Errors: NotFound, PermissionDenied, InvalidArgument (no regular file).
@@ -26,9 +30,17 @@ class MappedFile {
   // the mapping is left alone.
   void Release(const void* data, std::size_t size) const;
 
- private:
-  explicit MappedFile(std::string_view bytes) : bytes_(bytes) {}
+  // Aborted FILE_CHANGED when the file was written to since it was opened. One that another file has taken the name of is
+  // as it was.
+  absl::Status CheckUnchanged() const;
 
+ private:
+  MappedFile(std::string path, int fd, const struct stat& opened, std::string_view bytes)
+      : path_(std::move(path)), fd_(fd), opened_(opened), bytes_(bytes) {}
+
+  const std::string path_;
+  const int fd_;
+  const struct stat opened_;
   const std::string_view bytes_;
 };
 

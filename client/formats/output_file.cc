@@ -36,7 +36,7 @@ absl::StatusOr<std::string> Replaced(const std::string& path) {
   struct stat facts {};
   if (stat(path.c_str(), &facts) != 0) return path;  // there is none, or a link that leads nowhere
   if (!S_ISREG(facts.st_mode))
-    return MakeError(absl::StatusCode::kInvalidArgument, "BAD_NAME", absl::StrCat(path, " is no regular file"));
+    return BadFile(absl::StrCat(path, " is no regular file"));
   char* const real = realpath(path.c_str(), nullptr);
   if (real == nullptr) return SystemError(errno, "cannot find", path);
   const absl::Cleanup freer = [real] { free(real); };

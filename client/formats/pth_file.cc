@@ -29,8 +29,9 @@ class PthFile : public StateFile {
   PthFile(std::shared_ptr<const MappedFile> file, PickleGraph graph, State state)
       : file_(std::move(file)), graph_(std::move(graph)), state_(std::move(state)) {
     graph_.values = {};  // the texts stay: arrays' bytes are among them
-    // Shared with the state, whose copies may call this after the file is gone.
+    // Shared with the state, whose copies may call these after the file is gone.
     state_.release = [mapped = file_](const void* data, std::size_t size) { mapped->Release(data, size); };
+    state_.check = [mapped = file_] { return mapped->CheckUnchanged(); };
   }
 
   [[nodiscard]] const State& state() const override { return state_; }

@@ -37,8 +37,9 @@ absl::StatusOr<std::unique_ptr<StateFile>> Read(std::shared_ptr<const MappedFile
     builder.End();
   }
   CKPT_ASSIGN_OR_RETURN(State state, std::move(builder.End()).Build());
-  // Shared with the state, whose copies may call this after the file is gone.
-  state.release = [mapped = std::move(file)](const void* data, std::size_t size) { mapped->Release(data, size); };
+  // Shared with the state, whose copies may call these after the file is gone.
+  state.release = [file](const void* data, std::size_t size) { file->Release(data, size); };
+  state.check = [mapped = std::move(file)] { return mapped->CheckUnchanged(); };
   return std::make_unique<SafetensorsFile>(std::move(state));
 }
 

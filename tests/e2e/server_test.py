@@ -52,6 +52,13 @@ class Fixture(unittest.TestCase):
 
 
 class Start(Fixture):
+    def test_what_is_stored_is_the_servers_alone(self):
+        self.server.start()
+        modes = {path: path.stat().st_mode & 0o077 for path in [self.server.data, *self.server.data.rglob("*")]}
+        self.assertEqual(set(modes.values()), {0}, modes)
+        self.assertEqual(self.server.log.with_suffix(".address").stat().st_mode & 0o777, 0o644)
+        self.assertEqual(self.server.stop(), 0)
+
     def test_the_address_file_is_whole_and_says_where(self):
         seen, address = [], self.server.log.with_suffix(".address")
         stop = threading.Event()

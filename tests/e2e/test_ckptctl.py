@@ -6,10 +6,13 @@ import os
 import pty
 import re
 import shutil
+import signal
 import struct
 import subprocess
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -74,11 +77,22 @@ def save_pth(path, state):
     return path
 
 
+def flip_a_bit(store, at):
+    """In the pack that has these bytes."""
+    for pack in store.glob("packs/*/*.pack"):
+        data = pack.read_bytes()
+        if (place := data.find(at)) >= 0:
+            pack.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+            return
+    raise AssertionError("no pack has these bytes")
+
+
 def run(*words, server=None, env=None, **more):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("CKPT_")} | (env or {})
     where = ["--server", server.address] if server else []
+    words = [word if isinstance(word, bytes) else str(word) for word in words]
     return subprocess.run(
-        [CKPTCTL, *where, *map(str, words)], capture_output=True, text=True, timeout=60, env=environment, **more
+        [CKPTCTL, *where, *words], capture_output=True, text=True, timeout=60, env=environment, **more
     )
 
 
@@ -130,7 +144,12 @@ def test_what_the_file_says_of_itself(server, ctl, tmp_path):
     assert "--epoch" in fails(1, "save", "says", bare, server=server)
     saved = ctl("save", "says", bare, "--epoch", "-1")
     assert saved["epoch"] == -1 and saved["step"] is None and saved["metrics"] == {}
-    assert "epoch" in fails(1, "save", "says", save_pth(tmp_path / "b.pth", {"epoch": True}), server=server)
+    for value in (True, 2.0, torch.tensor(2.0), torch.tensor([2]), torch.tensor(True)):
+        assert "epoch" in fails(1, "save", "says", save_pth(tmp_path / "b.pth", {"epoch": value}), server=server)
+    for value in (torch.tensor(12), np.int64(12)):
+        saved = ctl("save", "says", save_pth(tmp_path / "b.pth", {"epoch": value, "step": value}))
+        assert (saved["epoch"], saved["step"], saved["metrics"]) == (12, 12, {})
+    assert "not UTF-8" in fails(2, "save", "says", bare, "--epoch", 1, "--label", b"a=\xff", server=server)
 
 
 def test_numbers_that_cannot_be_metrics_are_left_out(server, ctl, tmp_path):
@@ -239,11 +258,11 @@ def test_references(server, ctl, tmp_path):
         assert (best["metric"], best["epoch"]) == (primary.split(":")[0], wanted)
     save(6, acc=9, val_loss=9)  # the last one said stays: less of val_loss is no longer better
     assert at("refs:best") == (6, 1)
-    assert "NAME:max" in fails(1, "save", "refs", path, "--epoch", 9, "--primary-metric", "a:b", server=server)
+    assert "NAME:max" in fails(2, "save", "refs", path, "--epoch", 9, "--primary-metric", "a:b", server=server)
     for reference in ("refs@99", "refs@3#7", "refs:best:top5", "refs:nosuchtag", "nosuchrun@1"):
         fails(3, "show", reference, server=server)
     for reference in ("refs@", "refs@x", "refs:best:acc:most", "a//b@1", "refs", "\x1b[31m@1"):
-        assert "\x1b" not in fails(1, "show", reference, server=server)
+        assert "\x1b" not in fails(2, "show", reference, server=server)
 
 
 def test_a_long_error_keeps_its_code(server, ctl, tmp_path):
@@ -261,6 +280,8 @@ def test_restores_what_was_chosen(server, ctl, tmp_path):
     assert list(torch.load(tmp_path / "some.pth")) == ["model"]
     assert [k for k in state["model"] if k.endswith("weight") or "running" in k] == list(torch.load(tmp_path / "some.pth")["model"])
     assert "model, optimizer" in fails(3, "restore", "chosen@3", tmp_path / "no.pth", "--component", "weights", server=server)
+    for words in (("--include", "weights.*"), ("--include", ""), ("--component", "optimizer", "--include", "model.*")):
+        assert "NOTHING_MATCHES" in fails(3, "restore", "chosen@3", tmp_path / "no.pth", *words, server=server)
     assert not (tmp_path / "no.pth").exists()
 
 
@@ -277,6 +298,11 @@ def test_formats_turn_into_each_other(server, ctl, tmp_path):
     ctl("restore", "formats@9", tmp_path / "anything", "--format", "pth")
     assert_same(tensors, dict(sorted(torch.load(tmp_path / "anything").items())))
     assert "ending" in fails(1, "restore", "formats@9", tmp_path / "out.xyz", server=server)
+    assert ctl("save", "formats", tmp_path / "anything", "--format", "pth", "--epoch", 10)["epoch"] == 10
+    for name in ("checkpoint.pth.tar", "OUT.PTH"):
+        ctl("restore", "formats@10", tmp_path / name)
+        assert_same(torch.load(tmp_path / name), torch.load(tmp_path / "anything"))
+        ctl("save", "formats", tmp_path / name, "--epoch", 11)
 
 
 def test_the_file_is_named_for_the_checkpoint_when_it_is_not_given(server, ctl, tmp_path):
@@ -311,6 +337,48 @@ def test_only_a_file_is_replaced(server, ctl, tmp_path):
     torch.load(tmp_path / "target.pth")
 
 
+def write_while_it_is_saved(tmp_path, change):
+    """Calls `change` with the path of a file that ckptctl has mapped; returns how its save ended."""
+    path = save_pth(tmp_path / "in.pth", {"epoch": 1, "w": torch.randn(3_000_000)})
+    with Server(CKPTCTL.parent / "ckptd", tmp_path / "store", tmp_path / "ckptd.log") as server:
+        server.process.send_signal(signal.SIGSTOP)
+        words = [CKPTCTL, "--server", server.address, "save", "written", path]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as save:
+            while str(path) not in Path(f"/proc/{save.pid}/maps").read_text():
+                assert save.poll() is None
+            time.sleep(0.2)  # until its CRCs are checked
+            change(path)
+            server.process.send_signal(signal.SIGCONT)
+            out, err = save.communicate(timeout=60)
+        saved = bool(Ctl(CKPTCTL, server.address)("runs"))
+        assert server.stop() == 0
+    assert saved == (out != "")
+    return save.returncode, err
+
+
+def test_a_file_that_is_written_to_meanwhile_is_refused(tmp_path):
+    def overwrite(path):
+        with open(path, "r+b") as file:
+            file.seek(5_000_000)
+            file.write(b"other")
+
+    code, err = write_while_it_is_saved(tmp_path, overwrite)
+    assert code == 4 and "in.pth was written to while it was read" in err and "FILE_CHANGED" in err
+
+
+def test_a_file_that_is_cut_off_meanwhile_is_refused(tmp_path):
+    code, err = write_while_it_is_saved(tmp_path, lambda path: os.truncate(path, 1000))
+    assert code == 4 and "in.pth" in err and "FILE_CHANGED" in err
+
+
+def test_a_file_that_another_takes_the_place_of_is_saved(tmp_path):
+    def replace(path):
+        (tmp_path / "new.pth").write_bytes(b"another")
+        (tmp_path / "new.pth").rename(path)
+
+    assert write_while_it_is_saved(tmp_path, replace)[0] == 0
+
+
 def test_bad_files_are_refused_and_nothing_is_saved(server, ctl, tmp_path):
     whole = save_pth(tmp_path / "in.pth", trained()).read_bytes()
     (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
@@ -338,9 +406,24 @@ def test_usage_errors(server):
     for words in (
         [], ["nosuch"], ["list"], ["show"], ["save", "r"], ["runs", "--output", "xml"], ["save", "r", "f.pth", "--metric", "x"],
         ["save", "r", "f.pth", "--metric", "x=fast"], ["save", "r", "f.pth", "--metric", "=1"], ["save", "r", "f.pth", "--epoch", "x"],
-        ["save", "r", "f.pth", "--label", "x"], ["restore", "r@1", "--format", "zip"], ["runs", "--retry-s", "-1"], ["runs", "--limit", "0"], ["completion", "fish"],
+        ["save", "r", "f.pth", "--label", "x"], ["restore", "r@1", "--format", "zip"], ["runs", "--retry-s", "-1"], ["runs", "--retry-s", "nan"], ["runs", "--limit", "0"], ["completion", "fish"],
     ):  # fmt: skip
         fails(2, *words, server=server)
+    assert "no command 'nosuch'" in fails(2, "nosuch", "r", server=server)
+
+
+def test_an_interrupted_restore_leaves_nothing(server, ctl, tmp_path):
+    ctl("save", "interrupted", save_pth(tmp_path / "in.pth", {"epoch": 1, "w": torch.randn(30_000_000)}))
+    (tmp_path / "out").mkdir()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        words = [CKPTCTL, "--server", server.address, "restore", "interrupted@1", tmp_path / "out/out.pth"]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as restore:
+            while not list((tmp_path / "out").iterdir()):
+                assert restore.poll() is None
+            restore.send_signal(number)
+            restore.communicate(timeout=60)
+        assert restore.returncode == -number
+        assert not list((tmp_path / "out").iterdir())
 
 
 def test_nobody_there():
@@ -350,20 +433,26 @@ def test_nobody_there():
     assert "127.0.0.1:2" in fails(6, "--retry-s", "0.2", "runs", env={"CKPT_SERVER": "127.0.0.1:2"})
 
 
-def test_damage_is_named(tmp_path):
-    with Server(CKPTCTL.parent / "ckptd", tmp_path / "store", tmp_path / "log") as server:
+def test_damage_is_named_and_the_next_save_heals_it(tmp_path):
+    torch.manual_seed(1)
+    state = {"epoch": 1, "model": {f"w{i}": torch.randn(700_000) for i in range(3)}}
+    path = save_pth(tmp_path / "in.pth", state)
+    with Server(CKPTCTL.parent / "ckptd", tmp_path / "store", tmp_path / "ckptd.log") as server:
         ctl = Ctl(CKPTCTL, server.address)
-        ctl("save", "damaged", save_pth(tmp_path / "in.pth", {"model": {"w": torch.full((5000,), 1.5)}}), "--epoch", 2)
-        server.kill()
-        (pack,) = (tmp_path / "store/packs/default").iterdir()
-        data = bytearray(pack.read_bytes())
-        at = data.index(torch.full((100,), 1.5).numpy().tobytes())
-        data[at] ^= 1
-        pack.write_bytes(data)
-        server.start()
-        error = fails(7, "restore", "damaged@2", tmp_path / "out.pth", server=server)
-        assert "damaged" in error and "2" in error and "model.w" in error
-        assert not (tmp_path / "out.pth").exists() and not list(tmp_path.glob(".ckpt-*"))
+        first = ctl("save", "damage", path)
+        for name in ("w0", "w2"):
+            flip_a_bit(tmp_path / "store", state["model"][name].numpy().tobytes()[-100:])
+        message = fails(7, "restore", "damage@1", tmp_path / "out.pth", server=server)
+        assert "run damage epoch 1 version 1, tensor model.w0 chunk 2" in message and "DATA_DAMAGED" in message
+        assert "tensor model.w2 chunk 2" in server.log.read_text()
+        assert not (tmp_path / "out.pth").exists()
+        ctl("restore", "damage@1", tmp_path / "part.pth", "--include", "model.w1")
+        again = ctl("save", "damage", path, "--epoch", 2)
+        assert 0 < again["new_bytes"] < first["new_bytes"] / 2
+        for epoch in (1, 2):
+            ctl("restore", f"damage@{epoch}", tmp_path / f"{epoch}.pth")
+            assert_same(torch.load(tmp_path / f"{epoch}.pth"), state)
+        assert server.stop() == 0
 
 
 def test_every_command_has_help_with_an_example():

@@ -143,7 +143,8 @@ struct Page {
 // A connection to a server. Thread-safe; saves and restores of it may run at once.
 class Client {
  public:
-  // Makes a client; the server is first spoken to by the first call. InvalidArgument for a malformed address.
+  // Makes a client; the server is first spoken to by the first call. InvalidArgument for a malformed address
+  // or domain.
   static absl::StatusOr<std::unique_ptr<Client>> Connect(ConnectOptions options);
 
   virtual ~Client() = default;

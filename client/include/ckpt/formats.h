@@ -16,7 +16,8 @@ namespace ckpt {
 
 enum class FileFormat { kPth, kSafetensors };
 
-// By the path's ending: .pth, .pt, .bin, .ckpt are PyTorch's; .safetensors. InvalidArgument for another.
+// By the path's ending, in any case: .pth, .pt, .bin, .ckpt, .pth.tar, .pt.tar are PyTorch's; .safetensors.
+// InvalidArgument for another.
 absl::StatusOr<FileFormat> FormatOfPath(const std::string& path);
 
 struct ReadFileOptions {
@@ -32,6 +33,7 @@ class StateFile {
 };
 
 // Maps a file and reads its description; tensors' pages are read when they are used and given back by State::release.
+// State::check says whether the file was written to meanwhile. Who reads bytes that were cut off meanwhile gets a SIGBUS.
 // Errors: NotFound, InvalidArgument (not such a file, or holds what a state cannot: with the path and the type),
 // DataLoss (truncated or a wrong CRC).
 absl::StatusOr<std::unique_ptr<StateFile>> ReadStateFile(const std::string& path, FileFormat format,

@@ -37,6 +37,10 @@ struct State {
   // Optional. Called, from the saving thread, with a range of a tensor's bytes that the save does not need for now (it may
   // read it again after a lost connection): a mapped file gives its pages back here.
   std::function<void(const void* data, std::size_t size)> release;
+
+  // Optional. Called, from the saving thread, when all bytes have been read and before the commit: an error ends the save
+  // with it, uncommitted. A file says here that it was changed meanwhile.
+  std::function<absl::Status()> check;
 };
 
 // Builds a State in the order of its tree:
@@ -99,8 +103,8 @@ class StateBuilder {
 // The nodes below the chosen top-level keys (`components`; empty: all) and, of those, the leaves whose path matches one of
 // the globs (`include`; empty: all) with the containers above them. A container without children is a leaf. Attributes
 // are not chosen by themselves: a container that stays keeps its own, with all that is below them. Tensors keep their
-// numbers. NotFound for a component that is not there; InvalidArgument where only some members of a list, tuple or set
-// would stay, and for a malformed tree or glob.
+// numbers. NotFound for a component that is not there, and for globs that match nothing; InvalidArgument where only some
+// members of a list, tuple or set would stay, and for a malformed tree or glob.
 absl::StatusOr<std::vector<v1::StateNode>> SelectNodes(std::span<const v1::StateNode> nodes,
                                                        std::span<const std::string> components,
                                                        std::span<const std::string> include);
