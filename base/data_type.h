@@ -1,4 +1,5 @@
-// Facts of the element types: sizes, names, and the byte sizes and memory order that follow from a tensor's description.
+// Facts of the element types: sizes, names, and the byte sizes and memory order that follow from a tensor's
+// description.
 #pragma once
 
 #include <cstdint>
@@ -26,8 +27,8 @@ absl::StatusOr<std::uint64_t> ElementCount(const v1::Tensor& tensor);
 // Bytes of all elements. InvalidArgument for an unknown type or a size beyond 63 bits.
 absl::StatusOr<std::uint64_t> SizeBytes(const v1::Tensor& tensor);
 
-// Bytes from a view's first element to the end of its last, by its strides. InvalidArgument for strides that are negative,
-// do not match the shape or reach beyond 63 bits.
+// Bytes from a view's first element to the end of its last, by its strides. InvalidArgument for strides that are
+// negative, do not match the shape or reach beyond 63 bits.
 absl::StatusOr<std::uint64_t> ViewExtentBytes(const v1::Tensor& view);
 
 // True for the tensor that row-major contiguous memory holds (no strides, or strides that say so).

@@ -1,5 +1,5 @@
-// std::mutex with clang's thread-safety annotations. (Debian's absl::Mutex is not instrumented and gives ThreadSanitizer
-// false races.)
+// std::mutex with clang's thread-safety annotations. (Debian's absl::Mutex is not instrumented and gives
+// ThreadSanitizer false races.)
 #pragma once
 
 #include <condition_variable>

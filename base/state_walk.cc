@@ -86,9 +86,9 @@ std::string KeyText(const Scalar& key) {
 }
 
 absl::Status StateWalk::Invalid(std::string_view what) const {
-  return MakeError(absl::StatusCode::kInvalidArgument, "BAD_STATE",
-                   absl::StrCat("state node ", path_.empty() ? "<root>" : path_, ": ",
-                                absl::string_view(what.data(), what.size())));
+  return MakeError(
+      absl::StatusCode::kInvalidArgument, "BAD_STATE",
+      absl::StrCat("state node ", path_.empty() ? "<root>" : path_, ": ", absl::string_view(what.data(), what.size())));
 }
 
 // Finds out where the node stands and moves on in its container.

@@ -24,12 +24,12 @@ inline constexpr std::uint64_t kMaxComponents = 64;
 // mappings that are open, never with the tree; nothing recurses. Not thread-safe.
 class StateWalk {
  public:
-  // Takes the next node. InvalidArgument, with the path, for a node that cannot stand there: a kind, key, value or count
-  // that does not fit, a key twice, too deep, or a node after the end.
+  // Takes the next node. InvalidArgument, with the path, for a node that cannot stand there: a kind, key, value or
+  // count that does not fit, a key twice, too deep, or a node after the end.
   absl::Status Next(const v1::StateNode& node);
 
-  // Of the node that Next took last: the keys from the root joined with '.' ("" for the root), and the component that it
-  // is in ("" if none).
+  // Of the node that Next took last: the keys from the root joined with '.' ("" for the root), and the component that
+  // it is in ("" if none).
   [[nodiscard]] const std::string& path() const { return path_; }
   [[nodiscard]] const std::string& component() const { return component_; }
   // 0 for the root, 1 for its children.
@@ -46,8 +46,8 @@ class StateWalk {
     v1::NodeKind kind;
     std::uint64_t children_left;
     std::uint64_t attributes_left;
-    std::uint64_t index = 0;       // of the next child
-    std::size_t path_size;         // of the container's own path
+    std::uint64_t index = 0;                // of the next child
+    std::size_t path_size;                  // of the container's own path
     absl::flat_hash_set<Fingerprint> keys;  // of the children so far, then of the attributes
   };
 

@@ -28,8 +28,8 @@ namespace ckpt {
 
 // Returns the expression's status from the enclosing function unless it is OK.
 #define CKPT_RETURN_IF_ERROR(expr) CKPT_RETURN_IF_ERROR_INNER(CKPT_CONCAT(ckpt_status_, __COUNTER__), expr)
-#define CKPT_RETURN_IF_ERROR_INNER(status, expr)        \
-  do {                                                  \
+#define CKPT_RETURN_IF_ERROR_INNER(status, expr)                   \
+  do {                                                             \
     if (absl::Status status = (expr); !status.ok()) return status; \
   } while (false)
 
@@ -44,14 +44,14 @@ namespace ckpt {
   lhs = *std::move(tmp)
 
 // Aborts, in release builds too, when the condition is false.
-#define CKPT_CHECK(condition)                                                    \
-  do {                                                                           \
-    if (!(condition)) ::ckpt::CheckFailed(#condition, __FILE__, __LINE__);       \
+#define CKPT_CHECK(condition)                                              \
+  do {                                                                     \
+    if (!(condition)) ::ckpt::CheckFailed(#condition, __FILE__, __LINE__); \
   } while (false)
 
 // Aborts when the status is not OK.
-#define CKPT_CHECK_OK(expr)                                                                            \
-  do {                                                                                                 \
-    if (const absl::Status ckpt_status_ = (expr); !ckpt_status_.ok())                                  \
-      ::ckpt::CheckFailed(#expr, __FILE__, __LINE__, ckpt_status_.ToString());                         \
+#define CKPT_CHECK_OK(expr)                                                    \
+  do {                                                                         \
+    if (const absl::Status ckpt_status_ = (expr); !ckpt_status_.ok())          \
+      ::ckpt::CheckFailed(#expr, __FILE__, __LINE__, ckpt_status_.ToString()); \
   } while (false)

@@ -17,8 +17,8 @@ struct WireField {
   enum class Type { kVarint, kFixed64, kBytes, kFixed32 };
   std::uint32_t number = 0;
   Type type = Type::kVarint;
-  std::uint64_t value = 0;    // kVarint
-  std::vector<Bytes> bytes;   // all others: where they are
+  std::uint64_t value = 0;   // kVarint
+  std::vector<Bytes> bytes;  // all others: where they are
 };
 
 // The pieces together are one message. They outlive the reader and the fields. Not thread-safe.
@@ -26,7 +26,8 @@ class WireReader {
  public:
   explicit WireReader(std::span<const Bytes> pieces);
 
-  // The next field in the order of the message; nullopt at the end, or when what follows is no field: then ok() is false.
+  // The next field in the order of the message; nullopt at the end, or when what follows is no field: then ok() is
+  // false.
   std::optional<WireField> Next();
 
   [[nodiscard]] bool ok() const { return ok_; }
@@ -36,8 +37,8 @@ class WireReader {
   std::optional<std::vector<Bytes>> Take(std::uint64_t size);
 
   std::vector<Bytes> pieces_;
-  std::size_t piece_ = 0;       // that is being read
-  std::uint64_t left_ = 0;      // bytes in all
+  std::size_t piece_ = 0;   // that is being read
+  std::uint64_t left_ = 0;  // bytes in all
   bool ok_ = true;
 };
 

@@ -7,7 +7,9 @@
 namespace ckpt::client {
 namespace {
 
-TensorChunks Chunks(std::size_t count, std::string_view text) { return TensorChunks(count, {Xxh3(text), Sha256(text)}); }
+TensorChunks Chunks(std::size_t count, std::string_view text) {
+  return TensorChunks(count, {Xxh3(text), Sha256(text)});
+}
 
 TEST(ChunkLayout, NumbersChunksThrough) {
   ChunkLayout layout(100);

@@ -39,7 +39,8 @@ class Planner {
     if (first == end) return;
     const auto remembered = memory_.Find(chunks_.tensors().meta(tensor).path());
     if (remembered == nullptr && acked_.empty()) {
-      for (std::uint64_t chunk = first; chunk < end; ++chunk) (chunks_.has_digest(chunk) ? candidates_ : unknown_).push_back(chunk);
+      for (std::uint64_t chunk = first; chunk < end; ++chunk)
+        (chunks_.has_digest(chunk) ? candidates_ : unknown_).push_back(chunk);
       return;
     }
     std::uint64_t unreleased = first;

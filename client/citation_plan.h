@@ -23,9 +23,9 @@ using AskServer = std::function<absl::StatusOr<std::vector<bool>>(std::span<cons
 
 // By ordinal, whether the chunk may be cited. Chunks that were acked at their place with the fingerprint that they have
 // now may; of the others the server is asked about those whose digest is known: from the memory, where the fingerprint
-// is still the same, or from earlier streams. Of tensors that the memory does not know, `probe` hashes a few chunks, and
-// all if the server has one of the few: a new process that trains a model which others have stored.
-// Errors: those of `ask`.
+// is still the same, or from earlier streams. Of tensors that the memory does not know, `probe` hashes a few chunks,
+// and all if the server has one of the few: a new process that trains a model which others have stored. Errors: those
+// of `ask`.
 absl::StatusOr<std::vector<bool>> PlanCitations(SaveChunks& chunks, const ChunkMemory& memory, const AckedChunks& acked,
                                                 bool probe, const AskServer& ask);
 

@@ -103,7 +103,8 @@ class ConnectedClient final : public Client {
     request.set_run(std::string(run));
     request.set_page_token(std::string(page));
     request.set_page_size(page_size);
-    CKPT_ASSIGN_OR_RETURN(auto response, Call<v1::ListCheckpointsResponse>(&Service::ListCheckpoints, std::move(request)));
+    CKPT_ASSIGN_OR_RETURN(auto response,
+                          Call<v1::ListCheckpointsResponse>(&Service::ListCheckpoints, std::move(request)));
     return MakePage(*response.mutable_checkpoints(), *response.mutable_next_page_token());
   }
 

@@ -21,7 +21,8 @@ bool IsHostAndPort(std::string_view address) {
   const std::string_view host = address.substr(0, colon);
   const std::string_view port = address.substr(colon + 1);
   // Without brackets an IPv6 address's last group would be taken for the port; '/' starts a URI's path.
-  if (host.find_first_of("/ ") != host.npos || (host.find(':') != host.npos && (host.front() != '[' || host.back() != ']')))
+  if (host.find_first_of("/ ") != host.npos ||
+      (host.find(':') != host.npos && (host.front() != '[' || host.back() != ']')))
     return false;
   unsigned number = 0;
   const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), number);
@@ -33,7 +34,7 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
   args.SetInt(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, kMiB);  // the default of 16 KiB costs 10 to 20 % of the throughput
   args.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 4 * kMiB);
   args.SetMaxReceiveMessageSize(8 * kMiB);
-  args.SetMaxSendMessageSize(-1);                   // the server says what it takes
+  args.SetMaxSendMessageSize(-1);                      // the server says what it takes
   args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // a connection of its own
   // gRPC's own back-off would hold up ours.
   args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 50);

@@ -23,7 +23,7 @@ struct Connection {
 
   const ConnectOptions options;
   const std::shared_ptr<grpc::Channel> channel;  // shared by the two below
-  grpc::GenericStub raw;                      // for the streams with payload
+  grpc::GenericStub raw;                         // for the streams with payload
   const std::unique_ptr<v1::CheckpointService::StubInterface> service;
   ChunkMemory memory;
 };

@@ -22,8 +22,7 @@ absl::Status FromGrpc(const grpc::Status& status, const grpc::ClientContext& con
       return MakeError(absl::StatusCode::kUnimplemented, "PROTOCOL",
                        absl::StrCat("the server does not know this call: is it a ckptd of this version? (",
                                     status.error_message(), ")"));
-    default:
-      return MakeError(static_cast<absl::StatusCode>(status.error_code()), "PROTOCOL", status.error_message());
+    default: return MakeError(static_cast<absl::StatusCode>(status.error_code()), "PROTOCOL", status.error_message());
   }
 }
 

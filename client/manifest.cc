@@ -60,8 +60,7 @@ absl::Status ManifestReader::TakeNodes(v1::StatePart& part) {
 
 absl::Status ManifestReader::TakeTensors(v1::TensorPart& part) {
   const auto count = static_cast<std::size_t>(part.tensors_size());
-  if (part.first() != manifest_.tensors.size())
-    return Malformed("a part of its tensors is missing");
+  if (part.first() != manifest_.tensors.size()) return Malformed("a part of its tensors is missing");
   for (std::size_t i = 0; i < count; ++i) {
     v1::Tensor& tensor = *part.mutable_tensors(static_cast<int>(i));
     const auto size_bytes = SizeBytes(tensor);
@@ -84,8 +83,7 @@ absl::Status ManifestReader::CheckTensor(const v1::Tensor& tensor, std::uint64_t
   }
   if (!DenseOrder(tensor).has_value()) return bad("its strides are no dense layout");
   if (tensor.boxes_size() == 0) {
-    if (tensor.inline_data().size() != size_bytes)
-      return bad("its inline bytes are not as many as its shape says");
+    if (tensor.inline_data().size() != size_bytes) return bad("its inline bytes are not as many as its shape says");
     return absl::OkStatus();
   }
   if (!tensor.inline_data().empty()) return bad("it has inline bytes and boxes");

@@ -118,7 +118,7 @@ TEST(ManifestReader, RefusesImpossibleChunkSizes) {
 }
 
 TEST(ManifestReader, RefusesTensorsThatContradictThemselves) {
-  using Change = std::function<void(v1::Tensor& large, v1::Tensor& small, v1::Tensor& view)>;
+  using Change = std::function<void(v1::Tensor & large, v1::Tensor & small, v1::Tensor & view)>;
   const std::vector<Change> changes = {
       [](auto& large, auto&, auto&) { large.set_dtype(v1::DTYPE_UNSPECIFIED); },
       [](auto& large, auto&, auto&) { large.set_shape(0, 301); },

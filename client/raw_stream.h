@@ -72,10 +72,10 @@ class RawStream final : private grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::
   std::deque<grpc::ByteBuffer> unsent_ CKPT_GUARDED_BY(mutex_);
   bool read_under_way_ CKPT_GUARDED_BY(mutex_) = true;
   bool write_under_way_ CKPT_GUARDED_BY(mutex_) = false;
-  bool half_close_ CKPT_GUARDED_BY(mutex_) = false;    // asked for, not started
-  bool reads_over_ CKPT_GUARDED_BY(mutex_) = false;    // the last read has failed
-  bool writes_over_ CKPT_GUARDED_BY(mutex_) = false;   // half-closed, or a write has failed
-  bool abandoned_ CKPT_GUARDED_BY(mutex_) = false;     // messages are read and dropped until the call ends
+  bool half_close_ CKPT_GUARDED_BY(mutex_) = false;   // asked for, not started
+  bool reads_over_ CKPT_GUARDED_BY(mutex_) = false;   // the last read has failed
+  bool writes_over_ CKPT_GUARDED_BY(mutex_) = false;  // half-closed, or a write has failed
+  bool abandoned_ CKPT_GUARDED_BY(mutex_) = false;    // messages are read and dropped until the call ends
   bool hold_ CKPT_GUARDED_BY(mutex_) = true;
   bool done_ CKPT_GUARDED_BY(mutex_) = false;
   absl::Status status_ CKPT_GUARDED_BY(mutex_);

@@ -49,9 +49,9 @@ absl::Status RestoreJob::OpenFirst() {
   begin.set_reference(options_.reference);
   begin.set_wait_for_want(true);
   ManifestReader reader;
-  CKPT_ASSIGN_OR_RETURN(stream_, RestoreStream::Open(connection_->raw, std::move(begin), [&](v1::RestoreResponse message) {
-                          return reader.Take(std::move(message));
-                        }));
+  CKPT_ASSIGN_OR_RETURN(
+      stream_, RestoreStream::Open(connection_->raw, std::move(begin),
+                                   [&](v1::RestoreResponse message) { return reader.Take(std::move(message)); }));
   manifest_ = std::move(reader.manifest());
   return absl::OkStatus();
 }
@@ -120,7 +120,8 @@ absl::Status RestoreJob::ReadInto(std::span<void* const> buffers) {
       return bad(absl::StrCat("tensor ", PrintableUtf8(tensor.path()), " has a buffer, but was not selected"));
     if (tensor.has_view_of())
       return bad(absl::StrCat("tensor ", PrintableUtf8(tensor.path()), " is a view of ",
-                              PrintableUtf8(manifest_.tensors[tensor.view_of()].path()), ": give a buffer for that one"));
+                              PrintableUtf8(manifest_.tensors[tensor.view_of()].path()),
+                              ": give a buffer for that one"));
     wanted[i] = true;
   }
   MemorySink sink(buffers);
@@ -209,10 +210,11 @@ absl::Status RestoreJob::TakeChunk(const ChunkPieces& chunk, Reading& reading) {
   if (size != range.size_bytes || Xxh3(chunk.payload) != manifest_.fingerprint(place)) {
     reading.wrong = true;
     if (!reading.check) return absl::OkStatus();
-    return MakeError(absl::StatusCode::kDataLoss, "WRONG_FINGERPRINT",
-                     absl::StrCat("tensor ", PrintableUtf8(manifest_.tensors[place.tensor].path()), " chunk ", place.index,
-                                  ": the bytes that came are not those that were saved, though the server found them "
-                                  "right: they change on the way; test the memory of both machines"));
+    return MakeError(
+        absl::StatusCode::kDataLoss, "WRONG_FINGERPRINT",
+        absl::StrCat("tensor ", PrintableUtf8(manifest_.tensors[place.tensor].path()), " chunk ", place.index,
+                     ": the bytes that came are not those that were saved, though the server found them "
+                     "right: they change on the way; test the memory of both machines"));
   }
   CKPT_RETURN_IF_ERROR(Give(place.tensor, range.offset_bytes, chunk.payload, reading));
   reading.missing[layout.first(place.tensor) + place.index] = false;

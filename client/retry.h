@@ -41,8 +41,8 @@ class Backoff {
   std::minstd_rand random_{std::random_device{}()};
 };
 
-// Makes a call of the server at `address`, again and again while it fails with Unavailable, or because transactions of the
-// server were in each other's way (CONFLICT), until the back-off gives up.
+// Makes a call of the server at `address`, again and again while it fails with Unavailable, or because transactions of
+// the server were in each other's way (CONFLICT), until the back-off gives up.
 absl::Status Retry(Backoff& backoff, std::string_view address, const std::function<absl::Status()>& call);
 
 }  // namespace ckpt::client

@@ -112,8 +112,9 @@ absl::StatusOr<v1::Checkpoint> SaveJob::CommitOnce(std::span<const v1::StateNode
   // The answer to an earlier stream's commit was lost on its way.
   if (begun.has_committed()) return begun.committed();
   if (limits.chunk_size != chunks_->limits().chunk_size || limits.inline_limit != chunks_->limits().inline_limit)
-    return MakeError(absl::StatusCode::kFailedPrecondition, "SERVER_CHANGED",
-                     "the server at this address cuts tensors otherwise than before the connection was lost; save again");
+    return MakeError(
+        absl::StatusCode::kFailedPrecondition, "SERVER_CHANGED",
+        "the server at this address cuts tensors otherwise than before the connection was lost; save again");
   CKPT_ASSIGN_OR_RETURN(cited_, Plan());
   return stream_->Send(*chunks_, cited_, nodes, commit, lent_, Observe(backoff));
 }

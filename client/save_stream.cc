@@ -17,8 +17,8 @@ constexpr std::size_t kMaxCited = 4096;
 
 absl::Status Unexpected(std::string_view what) {
   return MakeError(absl::StatusCode::kInternal, "PROTOCOL",
-                   absl::StrCat("the server did not keep to the protocol: ", absl::string_view(what.data(), what.size()),
-                                "; is it a ckptd of this version?"));
+                   absl::StrCat("the server did not keep to the protocol: ",
+                                absl::string_view(what.data(), what.size()), "; is it a ckptd of this version?"));
 }
 
 }  // namespace
@@ -76,14 +76,17 @@ absl::Status SaveStream::TakeMessage() {
     case v1::SaveResponse::kAcked: return TakeAcked(response.acked());
     case v1::SaveResponse::kAck: return TakeAck(response.ack());
     case v1::SaveResponse::kHave: answers_.push_back(std::move(*response.mutable_have()->mutable_missing())); break;
-    case v1::SaveResponse::kCommitted: committed_ = std::move(*response.mutable_committed()->mutable_checkpoint()); break;
+    case v1::SaveResponse::kCommitted:
+      committed_ = std::move(*response.mutable_committed()->mutable_checkpoint());
+      break;
     case v1::SaveResponse::MESSAGE_NOT_SET: break;  // of a newer server
   }
   return absl::OkStatus();
 }
 
 absl::Status SaveStream::TakeAcked(const v1::AckedChunks& acked) {
-  if (static_cast<std::uint64_t>(acked.chunks_size()) > acked_left_) return Unexpected("more acked chunks than announced");
+  if (static_cast<std::uint64_t>(acked.chunks_size()) > acked_left_)
+    return Unexpected("more acked chunks than announced");
   acked_left_ -= static_cast<std::uint64_t>(acked.chunks_size());
   for (const v1::AckedChunks::Chunk& chunk : acked.chunks()) {
     const auto digest = Digest::From(chunk.digest());

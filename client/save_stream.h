@@ -75,8 +75,8 @@ class SaveStream {
   // Send's.
   SaveChunks* chunks_ = nullptr;
   const Observer* observer_ = nullptr;
-  std::uint64_t next_chunk_ = 0;    // the first that was not given to the stream
-  std::uint64_t next_acked_ = 0;    // the first that is not acked
+  std::uint64_t next_chunk_ = 0;  // the first that was not given to the stream
+  std::uint64_t next_acked_ = 0;  // the first that is not acked
   std::uint64_t done_bytes_ = 0;
   v1::SaveRequest headers_;
   std::size_t headers_bytes_ = 0;

@@ -20,8 +20,8 @@ bool IsAllOrNothing(v1::NodeKind kind) {
 
 struct Place {
   std::size_t parent = 0;
-  bool attribute = false;         // is one
-  bool below_attribute = false;   // is one, or is below one
+  bool attribute = false;        // is one
+  bool below_attribute = false;  // is one, or is below one
   bool keep = false;
 };
 
@@ -66,8 +66,8 @@ absl::StatusOr<std::vector<Place>> ChooseLeaves(std::span<const v1::StateNode> n
     CKPT_RETURN_IF_ERROR(walk.Next(nodes[i]));
     places.push_back(finder.Next(i, nodes[i], places));
     if (places[i].below_attribute || nodes[i].child_count() != 0) continue;
-    const bool chosen =
-        components.empty() || (i != 0 && std::find(components.begin(), components.end(), walk.component()) != components.end());
+    const bool chosen = components.empty() || (i != 0 && std::find(components.begin(), components.end(),
+                                                                   walk.component()) != components.end());
     places[i].keep = chosen && (include.empty() || MatchesAnyGlob(walk.path(), include));
     some |= places[i].keep;
   }
@@ -76,15 +76,17 @@ absl::StatusOr<std::vector<Place>> ChooseLeaves(std::span<const v1::StateNode> n
   for (const std::string& component : components) {
     const auto& known = walk.components();
     if (std::find(known.begin(), known.end(), component) == known.end())
-      return MakeError(absl::StatusCode::kNotFound, "COMPONENT_NOT_FOUND",
-                       absl::StrCat("the checkpoint has no component ", component,
-                                    known.empty() ? "; it has none, as its top level is no mapping of a few keys: choose by path"
-                                                  : absl::StrCat("; it has: ", absl::StrJoin(known, ", "))));
+      return MakeError(
+          absl::StatusCode::kNotFound, "COMPONENT_NOT_FOUND",
+          absl::StrCat("the checkpoint has no component ", component,
+                       known.empty() ? "; it has none, as its top level is no mapping of a few keys: choose by path"
+                                     : absl::StrCat("; it has: ", absl::StrJoin(known, ", "))));
   }
   if (!some && !include.empty())
-    return MakeError(absl::StatusCode::kNotFound, "NOTHING_MATCHES",
-                     absl::StrCat("no path", components.empty() ? "" : " in the components that were chosen", " matches '",
-                                  absl::StrJoin(include, "' or '"), "'; a glob is for a whole path, as in '*.weight'"));
+    return MakeError(
+        absl::StatusCode::kNotFound, "NOTHING_MATCHES",
+        absl::StrCat("no path", components.empty() ? "" : " in the components that were chosen", " matches '",
+                     absl::StrJoin(include, "' or '"), "'; a glob is for a whole path, as in '*.weight'"));
   return places;
 }
 

@@ -36,7 +36,8 @@ std::vector<std::string> PathsOf(std::span<const v1::StateNode> nodes) {
 }
 
 // What is chosen, as paths.
-std::vector<std::string> Select(const State& state, std::vector<std::string> components, std::vector<std::string> include) {
+std::vector<std::string> Select(const State& state, std::vector<std::string> components,
+                                std::vector<std::string> include) {
   const auto nodes = SelectNodes(state.nodes, components, include);
   EXPECT_TRUE(nodes.ok()) << nodes.status();
   return nodes.ok() ? PathsOf(*nodes) : std::vector<std::string>();

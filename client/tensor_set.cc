@@ -14,8 +14,8 @@ namespace {
 
 absl::Status Bad(std::uint64_t number, const v1::Tensor& tensor, std::string_view what) {
   return MakeError(absl::StatusCode::kInvalidArgument, "BAD_TENSOR",
-                   absl::StrCat("tensor ", tensor.path().empty() ? absl::StrCat("number ", number) : tensor.path(), ": ",
-                                absl::string_view(what.data(), what.size())));
+                   absl::StrCat("tensor ", tensor.path().empty() ? absl::StrCat("number ", number) : tensor.path(),
+                                ": ", absl::string_view(what.data(), what.size())));
 }
 
 }  // namespace

@@ -17,7 +17,8 @@ Tensor Floats(std::vector<std::uint64_t> shape, std::vector<std::int64_t> stride
   return tensor;
 }
 
-Tensor View(std::uint64_t of, std::uint64_t offset, std::vector<std::uint64_t> shape, std::vector<std::int64_t> strides = {}) {
+Tensor View(std::uint64_t of, std::uint64_t offset, std::vector<std::uint64_t> shape,
+            std::vector<std::int64_t> strides = {}) {
   Tensor tensor = Floats(std::move(shape), std::move(strides));
   tensor.data = nullptr;
   tensor.meta.set_view_of(of);
@@ -49,8 +50,8 @@ TEST(TensorSet, RefusesWhatDoesNotFitTogether) {
   no_type.meta.clear_dtype();
   EXPECT_EQ(reason(no_type), "UNKNOWN_DTYPE");
   EXPECT_EQ(reason(Floats({1ULL << 32, 1ULL << 32})), "SHAPE_TOO_LARGE");
-  EXPECT_EQ(reason(Floats({2, 2}, {4, 1})), "BAD_TENSOR");            // not dense
-  EXPECT_EQ(reason(Floats({2, 2}, {1})), "BAD_TENSOR");               // too few strides
+  EXPECT_EQ(reason(Floats({2, 2}, {4, 1})), "BAD_TENSOR");  // not dense
+  EXPECT_EQ(reason(Floats({2, 2}, {1})), "BAD_TENSOR");     // too few strides
   Tensor no_data = Floats({1});
   no_data.data = nullptr;
   EXPECT_EQ(reason(no_data), "BAD_TENSOR");
@@ -60,9 +61,9 @@ TEST(TensorSet, RefusesWhatDoesNotFitTogether) {
   Tensor offset = Floats({1});
   offset.meta.set_view_offset_bytes(4);
   EXPECT_EQ(reason(offset), "BAD_TENSOR");
-  EXPECT_EQ(reason(View(2, 0, {1})), "BAD_TENSOR");                   // of none
-  EXPECT_EQ(reason(View(1, 0, {1})), "BAD_TENSOR");                   // of a view
-  EXPECT_EQ(reason(View(0, 4, {24})), "BAD_TENSOR");                  // beyond the end
+  EXPECT_EQ(reason(View(2, 0, {1})), "BAD_TENSOR");   // of none
+  EXPECT_EQ(reason(View(1, 0, {1})), "BAD_TENSOR");   // of a view
+  EXPECT_EQ(reason(View(0, 4, {24})), "BAD_TENSOR");  // beyond the end
   EXPECT_EQ(reason(View(0, UINT64_MAX, {1})), "BAD_TENSOR");
   EXPECT_EQ(reason(View(0, 0, {2}, {24})), "BAD_TENSOR");
   EXPECT_EQ(reason(View(0, 0, {2}, {-1})), "BAD_TENSOR");

@@ -76,7 +76,8 @@ TEST(FindChunkDownload, TakesAnyOrderAndSkipsUnknownFields) {
   auto random = Random();
   const std::string unknown = Field(100, 0, Varint(1)) + Field(101, 1, std::string(8, 'a')) + Delimited(102, "text") +
                               Field(103, 5, std::string(4, 'b'));
-  const std::string chunk = unknown + Delimited(3, "payload") + unknown + Field(2, 0, Varint(7)) + Field(1, 0, Varint(300));
+  const std::string chunk =
+      unknown + Delimited(3, "payload") + unknown + Field(2, 0, Varint(7)) + Field(1, 0, Varint(300));
   const std::string encoded = unknown + Delimited(5, chunk) + unknown;
   const auto found = FindChunkDownload(Cut(encoded, random));
   ASSERT_TRUE(found.ok() && found->has_value());
@@ -100,16 +101,16 @@ TEST(FindChunkDownload, LeavesOtherMessagesAlone) {
 
 TEST(FindChunkDownload, RefusesHostileLengths) {
   const std::string bad[] = {
-      Field(5, 2, Varint(100)) + "short",                            // longer than the message
-      Field(5, 2, Varint(UINT64_MAX)),                               // overflows
-      Delimited(5, Field(3, 2, Varint(100)) + "short"),              // payload longer than the chunk
-      Delimited(5, Field(3, 2, Varint(3))) + "abc",                  // payload that reaches out of the chunk
-      Delimited(5, Field(1, 0, std::string(11, '\xff'))),            // a varint without end
-      Delimited(5, Field(0, 0, "\x01")),                             // field number 0
-      Delimited(5, Field(9, 3, "")),                                 // a group
-      Delimited(5, "") + Delimited(5, ""),                           // twice
-      Delimited(5, "") + Delimited(4, ""),                           // two of a oneof
-      std::string(6, '\xff'),                                        // a tag beyond 32 bits
+      Field(5, 2, Varint(100)) + "short",                  // longer than the message
+      Field(5, 2, Varint(UINT64_MAX)),                     // overflows
+      Delimited(5, Field(3, 2, Varint(100)) + "short"),    // payload longer than the chunk
+      Delimited(5, Field(3, 2, Varint(3))) + "abc",        // payload that reaches out of the chunk
+      Delimited(5, Field(1, 0, std::string(11, '\xff'))),  // a varint without end
+      Delimited(5, Field(0, 0, "\x01")),                   // field number 0
+      Delimited(5, Field(9, 3, "")),                       // a group
+      Delimited(5, "") + Delimited(5, ""),                 // twice
+      Delimited(5, "") + Delimited(4, ""),                 // two of a oneof
+      std::string(6, '\xff'),                              // a tag beyond 32 bits
   };
   for (const std::string& text : bad) {
     const Bytes piece = AsBytes(text);

@@ -10,9 +10,9 @@
 namespace ckpt::server {
 
 // Save and Restore take raw messages, so that payload is never copied into one; the reads take typed ones.
-using ServiceBase = v1::CheckpointService::WithRawCallbackMethod_Save<v1::CheckpointService::WithRawCallbackMethod_Restore<
-    v1::CheckpointService::WithCallbackMethod_GetRun<v1::CheckpointService::WithCallbackMethod_ListRuns<
-        v1::CheckpointService::WithCallbackMethod_GetCheckpoint<
+using ServiceBase = v1::CheckpointService::WithRawCallbackMethod_Save<
+    v1::CheckpointService::WithRawCallbackMethod_Restore<v1::CheckpointService::WithCallbackMethod_GetRun<
+        v1::CheckpointService::WithCallbackMethod_ListRuns<v1::CheckpointService::WithCallbackMethod_GetCheckpoint<
             v1::CheckpointService::WithCallbackMethod_ListCheckpoints<v1::CheckpointService::Service>>>>>>;
 
 // Thread-safe. The store outlives it.
@@ -26,8 +26,7 @@ class CheckpointService final : public ServiceBase {
                                    v1::GetRunResponse* response) override;
   grpc::ServerUnaryReactor* ListRuns(grpc::CallbackServerContext* context, const v1::ListRunsRequest* request,
                                      v1::ListRunsResponse* response) override;
-  grpc::ServerUnaryReactor* GetCheckpoint(grpc::CallbackServerContext* context,
-                                          const v1::GetCheckpointRequest* request,
+  grpc::ServerUnaryReactor* GetCheckpoint(grpc::CallbackServerContext* context, const v1::GetCheckpointRequest* request,
                                           v1::GetCheckpointResponse* response) override;
   grpc::ServerUnaryReactor* ListCheckpoints(grpc::CallbackServerContext* context,
                                             const v1::ListCheckpointsRequest* request,

@@ -17,14 +17,15 @@ constexpr std::uint64_t kBytesType = 2;
 
 constexpr std::uint64_t BytesTag(int field) { return static_cast<std::uint64_t>(field) << 3 | kBytesType; }
 
-// A payload that is small, or a small part of its message, is copied out of what was received: else a client could make a
-// batch of small chunks hold many times its size.
+// A payload that is small, or a small part of its message, is copied out of what was received: else a client could make
+// a batch of small chunks hold many times its size.
 constexpr std::uint64_t kCopiedBytes = 64U << 10;
 
 // The chunk in a message that has just that field. nullopt for any other message: the ordinary parser takes it.
 std::optional<UploadedChunk> FindChunk(const std::shared_ptr<const std::vector<grpc::Slice>>& slices) {
   std::vector<Bytes> pieces;
-  for (const grpc::Slice& slice : *slices) pieces.push_back({reinterpret_cast<const std::byte*>(slice.begin()), slice.size()});
+  for (const grpc::Slice& slice : *slices)
+    pieces.push_back({reinterpret_cast<const std::byte*>(slice.begin()), slice.size()});
   WireReader message(pieces);
   std::optional<WireField> chunk = message.Next();
   if (!chunk.has_value() || chunk->number != v1::SaveRequest::kChunkFieldNumber ||

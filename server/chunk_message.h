@@ -30,7 +30,7 @@ absl::StatusOr<ReceivedSave> ParseSave(const grpc::ByteBuffer& buffer);
 
 // Reads a chunk of a restore, and makes its RestoreResponse without copying the payload. Errors, and `check`: as of
 // RestoreReader::Read.
-absl::StatusOr<grpc::ByteBuffer> ReadChunkMessage(const storage::RestoreReader& reader, const storage::ChunkToRead& chunk,
-                                                  bool check);
+absl::StatusOr<grpc::ByteBuffer> ReadChunkMessage(const storage::RestoreReader& reader,
+                                                  const storage::ChunkToRead& chunk, bool check);
 
 }  // namespace ckpt::server

@@ -8,8 +8,8 @@
 namespace ckpt::server {
 namespace {
 
-// The message travels in a trailer, three bytes for each that is no plain ASCII, and trailers of more than 8 KiB are dropped
-// with all that is in them.
+// The message travels in a trailer, three bytes for each that is no plain ASCII, and trailers of more than 8 KiB are
+// dropped with all that is in them.
 constexpr std::size_t kMaxMessage = 2048;
 
 std::string Shortened(std::string_view message) {
@@ -26,7 +26,8 @@ grpc::Status ToGrpc(const absl::Status& status, grpc::ServerContextBase& context
   const std::string reason = ReasonOf(status);
   if (!reason.empty()) context.AddTrailingMetadata("ckpt-reason", reason);
   // The codes are the same numbers: both are those of the gRPC protocol.
-  return {static_cast<grpc::StatusCode>(status.raw_code()), Shortened({status.message().data(), status.message().size()})};
+  return {static_cast<grpc::StatusCode>(status.raw_code()),
+          Shortened({status.message().data(), status.message().size()})};
 }
 
 }  // namespace ckpt::server

@@ -86,7 +86,8 @@ int main(int argc, char** argv) {
   app.add_option("--data", dir, "Folder of the store; made if it is not there")->required();
   app.add_option("--listen", options.listen, "HOST:PORT; port 0 takes a free one")->capture_default_str();
   app.add_option("--address-file", address_file, "Write host:port here once ready to serve");
-  app.add_flag("--insecure", options.insecure, "Serve on an address that can be reached from outside, unencrypted, to anybody");
+  app.add_flag("--insecure", options.insecure,
+               "Serve on an address that can be reached from outside, unencrypted, to anybody");
   app.add_option("--reserve-mib", reserve_mib, "Disk space kept back so that the catalog never meets a full disk")
       ->check(CLI::Range(128, 1 << 20))
       ->capture_default_str();

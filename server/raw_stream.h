@@ -15,8 +15,8 @@
 
 namespace ckpt::server {
 
-// Thread-safe. At most kQueue messages wait to be handled: a slow handler stops the reading, and so, by flow control, the
-// client. A client that does not read stops a handler that Writes, but not one that Posts.
+// Thread-safe. At most kQueue messages wait to be handled: a slow handler stops the reading, and so, by flow control,
+// the client. A client that does not read stops a handler that Writes, but not one that Posts.
 class RawStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
  public:
   // The stream keeps itself alive until gRPC is done with it.

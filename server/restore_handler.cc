@@ -37,8 +37,9 @@ absl::StatusOr<std::optional<v1::RestoreRequest>> ReadRequest(RawStream& stream,
   return std::optional(std::move(request));
 }
 
-// The queue of the stream is the read-ahead: while the client takes one chunk the next are read. After the first damaged
-// chunk nothing more is sent, but the rest is checked: all that is damaged is then known, and one save can heal it.
+// The queue of the stream is the read-ahead: while the client takes one chunk the next are read. After the first
+// damaged chunk nothing more is sent, but the rest is checked: all that is damaged is then known, and one save can heal
+// it.
 absl::Status SendPlan(const RestoreReader& reader, RawStream& stream, bool check) {
   absl::Status damage;
   for (const storage::ChunkToRead& chunk : reader.plan()) {

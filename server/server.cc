@@ -38,8 +38,9 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   CKPT_ASSIGN_OR_RETURN(const auto host_port, SplitAddress(options.listen));
   if (!IsLoopback(host_port.first) && !options.insecure)
     return MakeError(absl::StatusCode::kInvalidArgument, "NOT_LOOPBACK",
-                     absl::StrCat(options.listen, " can be reached from outside, and nothing is encrypted or asks who calls; "
-                                                  "listen on 127.0.0.1, or say --insecure if the network is yours alone"));
+                     absl::StrCat(options.listen,
+                                  " can be reached from outside, and nothing is encrypted or asks who calls; "
+                                  "listen on 127.0.0.1, or say --insecure if the network is yours alone"));
   auto out = std::unique_ptr<Server>(new Server);
   CKPT_ASSIGN_OR_RETURN(out->store_, storage::Store::Open(options.store));
   out->service_ = std::make_unique<CheckpointService>(*out->store_, options.max_streams);

@@ -39,8 +39,9 @@ void StreamThreads::Run(std::shared_ptr<RawStream> stream, std::function<absl::S
     if (taken) ++running_;
   }
   if (!taken) {
-    stream->Close(MakeError(absl::StatusCode::kResourceExhausted, "TOO_MANY_STREAMS",
-                            absl::StrCat("this server serves ", limit_, " saves and restores at once; try again later")));
+    stream->Close(
+        MakeError(absl::StatusCode::kResourceExhausted, "TOO_MANY_STREAMS",
+                  absl::StrCat("this server serves ", limit_, " saves and restores at once; try again later")));
     return;
   }
   try {

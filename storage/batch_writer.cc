@@ -156,7 +156,8 @@ absl::Status BatchWriter::WriteAndIndex(const std::vector<const BatchItem*>& ite
       bytes += kRecordHeaderSize + item->raw_length;
     }
     CKPT_ASSIGN_OR_RETURN(const DiskReserve::Admission admission, reserve_.AdmitWrite(bytes));
-    CKPT_ASSIGN_OR_RETURN(written, packs_.Write(session_.domain, records, last_pack_.has_value() ? &*last_pack_ : nullptr));
+    CKPT_ASSIGN_OR_RETURN(written,
+                          packs_.Write(session_.domain, records, last_pack_.has_value() ? &*last_pack_ : nullptr));
     last_pack_ = written->pack;
     batch.written = &*written;
     std::size_t next = 0;

@@ -1,5 +1,5 @@
-// Makes a stream's records durable, in batches, on a thread of its own: while one batch is written and synced, the stream
-// receives and hashes the next.
+// Makes a stream's records durable, in batches, on a thread of its own: while one batch is written and synced, the
+// stream receives and hashes the next.
 #pragma once
 
 #include <cstdint>

@@ -74,8 +74,8 @@ absl::StatusOr<std::string> ReadPage(Transaction& txn, const std::string& prefix
 
 absl::StatusOr<v1::Checkpoint> ReadCheckpoint(Transaction& txn, const v1::RunRow& run, std::int64_t epoch,
                                               std::uint64_t version) {
-  CKPT_ASSIGN_OR_RETURN(
-      auto row, GetRow<v1::CheckpointRow>(txn, keys::Checkpoint(run.id(), epoch, version), Hold::kNone));
+  CKPT_ASSIGN_OR_RETURN(auto row,
+                        GetRow<v1::CheckpointRow>(txn, keys::Checkpoint(run.id(), epoch, version), Hold::kNone));
   if (row.has_value()) return std::move(*row->mutable_checkpoint());
   return NoCheckpoint(absl::StrCat("run ", run.run().name(), " has no version ", version, " of epoch ", epoch));
 }
@@ -107,12 +107,12 @@ absl::StatusOr<v1::Checkpoint> ReadBest(Transaction& txn, const v1::RunRow& run,
     return NoCheckpoint(
         run.metrics().empty()
             ? absl::StrCat("run ", run.run().name(), " has no metric to be best by")
-            : absl::StrCat("run ", run.run().name(), " has more than one metric; say which: ", run.run().name(), ":best:",
-                           absl::StrJoin(run.metrics(), absl::StrCat(", ", run.run().name(), ":best:"))));
+            : absl::StrCat("run ", run.run().name(), " has more than one metric; say which: ", run.run().name(),
+                           ":best:", absl::StrJoin(run.metrics(), absl::StrCat(", ", run.run().name(), ":best:"))));
   CKPT_ASSIGN_OR_RETURN(const auto best, FindBest(txn, run.id(), *ranking));
   if (best.has_value()) return ReadCheckpoint(txn, run, best->epoch(), best->version());
-  return NoCheckpoint(absl::StrCat("no checkpoint of run ", run.run().name(), " has a number for metric ", ranking->metric,
-                                   "; its metrics are: ", absl::StrJoin(run.metrics(), ", ")));
+  return NoCheckpoint(absl::StrCat("no checkpoint of run ", run.run().name(), " has a number for metric ",
+                                   ranking->metric, "; its metrics are: ", absl::StrJoin(run.metrics(), ", ")));
 }
 
 // Runs the body, which writes nothing, and returns what it made.
@@ -140,9 +140,10 @@ absl::StatusOr<v1::ListRunsResponse> ListRuns(KvEngine& engine, const v1::ListRu
   CKPT_RETURN_IF_ERROR(CheckDomain(domain));
   return ReadTransaction<v1::ListRunsResponse>(engine, [&](Transaction& txn) -> absl::StatusOr<v1::ListRunsResponse> {
     v1::ListRunsResponse out;
-    CKPT_ASSIGN_OR_RETURN(*out.mutable_next_page_token(),
-                          ReadPage<v1::RunRow>(txn, keys::Runs(domain), request.page_size(), request.page_token(),
-                                               [&](v1::RunRow row) { *out.add_runs() = std::move(*row.mutable_run()); }));
+    CKPT_ASSIGN_OR_RETURN(
+        *out.mutable_next_page_token(),
+        ReadPage<v1::RunRow>(txn, keys::Runs(domain), request.page_size(), request.page_token(),
+                             [&](v1::RunRow row) { *out.add_runs() = std::move(*row.mutable_run()); }));
     return out;
   });
 }

@@ -46,12 +46,13 @@ absl::Status Heal(Transaction& txn, HeldPacks& packs, const v1::ChunkRow& old, c
         return PutPin(txn, session, fresh.pack);
       }));
   std::vector<std::pair<std::string, v1::ReferenceRow>> users;
-  CKPT_RETURN_IF_ERROR(
-      ForEachRow(txn, keys::ReferencesOfPack(pack), [&](const std::string& key, const std::string& value) -> absl::Status {
-        CKPT_ASSIGN_OR_RETURN(v1::ReferenceRow row, ParseRow<v1::ReferenceRow>(key, value));
-        if (HasRecord(row.records(), old.ordinal())) users.emplace_back(key, std::move(row));
-        return absl::OkStatus();
-      }));
+  CKPT_RETURN_IF_ERROR(ForEachRow(txn, keys::ReferencesOfPack(pack),
+                                  [&](const std::string& key, const std::string& value) -> absl::Status {
+                                    CKPT_ASSIGN_OR_RETURN(v1::ReferenceRow row, ParseRow<v1::ReferenceRow>(key, value));
+                                    if (HasRecord(row.records(), old.ordinal()))
+                                      users.emplace_back(key, std::move(row));
+                                    return absl::OkStatus();
+                                  }));
   for (auto& [key, row] : users) {
     CKPT_ASSIGN_OR_RETURN(const keys::ReferenceKey user, keys::ParseReference(key));
     RemoveRecord(*row.mutable_records(), old.ordinal());
@@ -113,7 +114,8 @@ std::string RecordKey(std::string_view domain, const RecordName& record) {
 
 absl::StatusOr<PackId> PackOfRow(const v1::ChunkRow& row) {
   const auto pack = PackId::From(row.pack());
-  if (!pack.has_value()) return MakeError(absl::StatusCode::kDataLoss, "CATALOG_DAMAGED", "a record's row names no pack");
+  if (!pack.has_value())
+    return MakeError(absl::StatusCode::kDataLoss, "CATALOG_DAMAGED", "a record's row names no pack");
   return *pack;
 }
 
@@ -156,7 +158,8 @@ absl::StatusOr<std::vector<std::optional<Promise>>> ChunkIndex::Pin(const Sessio
       CKPT_ASSIGN_OR_RETURN(const bool usable, Usable(packs, *rows[i]));
       if (!usable) continue;
       const auto fingerprint = Fingerprint::From(rows[i]->fingerprint());
-      if (!fingerprint.has_value()) return MakeError(absl::StatusCode::kDataLoss, "CATALOG_DAMAGED", "a record's row has no fingerprint");
+      if (!fingerprint.has_value())
+        return MakeError(absl::StatusCode::kDataLoss, "CATALOG_DAMAGED", "a record's row has no fingerprint");
       promises[i] = Promise{*fingerprint, rows[i]->raw_length()};
       pin.insert(pack);
     }
@@ -199,8 +202,7 @@ absl::StatusOr<IndexResult> ChunkIndex::Index(const SessionRef& session, IndexBa
       CKPT_RETURN_IF_ERROR(packs.Indexed(batch.written->pack, batch.written->end));
       pin.insert(batch.written->pack);
     }
-    for (const auto& [key, entry] : sorted)
-      CKPT_RETURN_IF_ERROR(IndexEntryRow(txn, packs, key, *entry, pin, result));
+    for (const auto& [key, entry] : sorted) CKPT_RETURN_IF_ERROR(IndexEntryRow(txn, packs, key, *entry, pin, result));
     if (!result.gone.empty()) return gone;
     for (const PackId& pack : pin) CKPT_RETURN_IF_ERROR(PutPin(txn, session.id, pack));
     batch.progress.set_new_bytes(result.new_bytes);

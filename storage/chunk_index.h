@@ -49,8 +49,8 @@ struct Promise {
 struct IndexBatch {
   const WrittenBatch* written = nullptr;  // null when all was there already
   std::vector<IndexEntry> entries;
-  v1::ProgressRow progress;    // new_bytes is filled in
-  std::uint64_t number = 0;    // of the batch in its stream
+  v1::ProgressRow progress;  // new_bytes is filled in
+  std::uint64_t number = 0;  // of the batch in its stream
 };
 
 struct IndexResult {
@@ -63,19 +63,20 @@ class ChunkIndex {
  public:
   explicit ChunkIndex(KvEngine& engine) : engine_(engine) {}
 
-  // Pins, durably, the packs of those records that the store has, for the session, which can rely on them until it ends.
-  // nullopt for a record that is missing.
-  absl::StatusOr<std::vector<std::optional<Promise>>> Pin(const SessionRef& session, const std::vector<RecordName>& records);
+  // Pins, durably, the packs of those records that the store has, for the session, which can rely on them until it
+  // ends. nullopt for a record that is missing.
+  absl::StatusOr<std::vector<std::optional<Promise>>> Pin(const SessionRef& session,
+                                                          const std::vector<RecordName>& records);
 
   // Which of the records the store has now. Promises nothing.
   absl::StatusOr<std::vector<bool>> Has(std::string_view domain, const std::vector<RecordName>& records);
 
-  // Makes a batch that was written durable in the catalog: rows for what is new, pins on the packs of all, the session's
-  // progress. Of a record that has a usable row already, that row stays.
+  // Makes a batch that was written durable in the catalog: rows for what is new, pins on the packs of all, the
+  // session's progress. Of a record that has a usable row already, that row stays.
   absl::StatusOr<IndexResult> Index(const SessionRef& session, IndexBatch batch);
 
-  // The record, which was read at this place, is damaged: it counts as missing from now on. The next batch that writes it
-  // heals all that use it. Does nothing if the record has another place by now.
+  // The record, which was read at this place, is damaged: it counts as missing from now on. The next batch that writes
+  // it heals all that use it. Does nothing if the record has another place by now.
   absl::Status Quarantine(std::string_view domain, const RecordName& record, const PackId& pack, std::uint64_t offset);
 
   // The records' rows, of damaged ones too; NotFound RECORD_MISSING names one that is not there.

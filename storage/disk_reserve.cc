@@ -33,9 +33,10 @@ absl::StatusOr<std::uint64_t> DiskReserve::FreeBytes() const {
 }
 
 absl::Status DiskReserve::Full(std::uint64_t free, std::uint64_t wanted) const {
-  return MakeError(absl::StatusCode::kResourceExhausted, "DISK_FULL",
-                   absl::StrCat("the disk under ", dir_.string(), " is full: ", free >> 20, " MiB are free, ",
-                                (wanted >> 20) + 1, " MiB are needed; nothing is lost: make room there and save again"));
+  return MakeError(
+      absl::StatusCode::kResourceExhausted, "DISK_FULL",
+      absl::StrCat("the disk under ", dir_.string(), " is full: ", free >> 20, " MiB are free, ", (wanted >> 20) + 1,
+                   " MiB are needed; nothing is lost: make room there and save again"));
 }
 
 // What the file holds already.
@@ -57,9 +58,9 @@ absl::StatusOr<bool> DiskReserve::Hold() {
   if (error == 0) return true;
   unlink(path.c_str());
   if (error == ENOSPC || error == EDQUOT) return false;
-  return MakeError(absl::StatusCode::kInternal, "CANNOT_OPEN_STORE",
-                   absl::StrCat("cannot keep disk space back in ", path.string(), ": ",
-                                std::system_category().message(error)));
+  return MakeError(
+      absl::StatusCode::kInternal, "CANNOT_OPEN_STORE",
+      absl::StrCat("cannot keep disk space back in ", path.string(), ": ", std::system_category().message(error)));
 }
 
 void DiskReserve::Drop() {

@@ -23,8 +23,9 @@ struct DiskReserveOptions {
 };
 
 // While there is room, a preallocated file holds the reserve. When free space falls under the margin the file goes, so
-// that the catalog has its space whatever else fills the disk, and saves are refused until there is room for both again.
-// Other programs fill the disk too, whether anybody saves or not: somebody has to look all the time. Thread-safe.
+// that the catalog has its space whatever else fills the disk, and saves are refused until there is room for both
+// again. Other programs fill the disk too, whether anybody saves or not: somebody has to look all the time.
+// Thread-safe.
 class DiskReserve {
  public:
   // Space that a write has been promised, until it is destroyed: then the write's bytes are counted by the disk.
@@ -46,7 +47,8 @@ class DiskReserve {
 
   // Makes the file if there is room; on a full disk it opens all the same and refuses saves. Internal if the folder
   // cannot be used.
-  static absl::StatusOr<std::unique_ptr<DiskReserve>> Open(const std::filesystem::path& dir, DiskReserveOptions options);
+  static absl::StatusOr<std::unique_ptr<DiskReserve>> Open(const std::filesystem::path& dir,
+                                                           DiskReserveOptions options);
 
   // OK when so many more bytes may be written, besides those that others were promised. ResourceExhausted DISK_FULL
   // otherwise: nothing is lost. Takes the reserve again when there is room. Internal if that fails for another reason.

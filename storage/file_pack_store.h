@@ -37,7 +37,8 @@ struct FilePackStoreOptions {
 
 class FilePackStore final : public PackStore {
  public:
-  // Packs of an earlier process are only read: nothing is ever appended to one again, or cut off. `registry` outlives it.
+  // Packs of an earlier process are only read: nothing is ever appended to one again, or cut off. `registry` outlives
+  // it.
   static absl::StatusOr<std::unique_ptr<FilePackStore>> Open(FilePackStoreOptions options, PackRegistry& registry);
   ~FilePackStore() override;
 

@@ -22,8 +22,9 @@ absl::StatusOr<FolderLock> FolderLock::Take(const std::filesystem::path& dir) {
   if (flock(fd, LOCK_EX | LOCK_NB) == 0) return lock;
   const int error = errno;
   if (error == EWOULDBLOCK)
-    return MakeError(absl::StatusCode::kFailedPrecondition, "STORE_IN_USE",
-                     absl::StrCat(dir.string(), " is in use by another ckptd; stop that one, or give this one another folder"));
+    return MakeError(
+        absl::StatusCode::kFailedPrecondition, "STORE_IN_USE",
+        absl::StrCat(dir.string(), " is in use by another ckptd; stop that one, or give this one another folder"));
   return MakeError(absl::StatusCode::kInternal, "CANNOT_OPEN_STORE",
                    absl::StrCat("cannot lock ", path.string(), ": ", std::system_category().message(error)));
 }

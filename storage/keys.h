@@ -1,5 +1,5 @@
-// The keys of the catalog's rows. docs/format.md has the table. The letters are no order of locks: where transactions take
-// theirs in different orders, the engine finds the deadlock and one of them runs again.
+// The keys of the catalog's rows. docs/format.md has the table. The letters are no order of locks: where transactions
+// take theirs in different orders, the engine finds the deadlock and one of them runs again.
 #pragma once
 
 #include <cstdint>
@@ -56,10 +56,10 @@ std::string PendingMarker(const VersionId& version);
 std::string PendingMarkers();  // prefix
 
 // The parts of a key, read back. DataLoss when it is no such key.
-absl::StatusOr<PackId> PackOf(std::string_view pack_key);                // Pack
-absl::StatusOr<SessionId> SessionOf(std::string_view session_key);       // Session
-absl::StatusOr<PackId> PinnedPackOf(std::string_view pin_key);           // PinBySession
-absl::StatusOr<SessionId> PinningSessionOf(std::string_view pin_key);    // PinByPack
+absl::StatusOr<PackId> PackOf(std::string_view pack_key);              // Pack
+absl::StatusOr<SessionId> SessionOf(std::string_view session_key);     // Session
+absl::StatusOr<PackId> PinnedPackOf(std::string_view pin_key);         // PinBySession
+absl::StatusOr<SessionId> PinningSessionOf(std::string_view pin_key);  // PinByPack
 struct ReferenceKey {
   PackId pack;
   VersionId version;

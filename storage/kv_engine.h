@@ -64,11 +64,11 @@ class KvEngine {
   };
 
   // Runs the body and commits what it wrote, all or nothing. After a Conflict() from the body or at the commit all is
-  // undone and the body is run again, so it must have no effects of its own; after enough of them Transact gives up with
-  // it, and callers pass that on: clients know it. Any other error of the body undoes all and is returned. Locks are
-  // taken in the order of the calls: a body takes its keys in rising order where it can, and deadlocks are conflicts.
-  // Reads outside a transaction are Transacts that write nothing: they cost no write.
-  // A commit that fails for another reason (disk) calls the engine's failure handler, which does not return.
+  // undone and the body is run again, so it must have no effects of its own; after enough of them Transact gives up
+  // with it, and callers pass that on: clients know it. Any other error of the body undoes all and is returned. Locks
+  // are taken in the order of the calls: a body takes its keys in rising order where it can, and deadlocks are
+  // conflicts. Reads outside a transaction are Transacts that write nothing: they cost no write. A commit that fails
+  // for another reason (disk) calls the engine's failure handler, which does not return.
   virtual absl::Status Transact(Durability durability, const std::function<absl::Status(Transaction&)>& body) = 0;
 };
 

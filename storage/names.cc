@@ -41,8 +41,8 @@ template <typename List, typename NameOf>
 absl::Status CheckEntries(List& list, std::string_view what, char banned, NameOf name_of) {
   if (list.size() > kMaxEntries)
     return MakeError(absl::StatusCode::kInvalidArgument, "TOO_MANY_ENTRIES",
-                     absl::StrCat("a checkpoint may have ", kMaxEntries, " ", absl::string_view(what.data(), what.size()),
-                                  "s at most, not ", list.size()));
+                     absl::StrCat("a checkpoint may have ", kMaxEntries, " ",
+                                  absl::string_view(what.data(), what.size()), "s at most, not ", list.size()));
   for (const auto& entry : list) {
     const std::string& name = name_of(entry);
     if (name.empty() || name.size() > kMaxEntryName || !IsPrintableUtf8(name) || name.find(banned) != name.npos)
@@ -59,7 +59,8 @@ absl::Status CheckEntries(List& list, std::string_view what, char banned, NameOf
 }  // namespace
 
 absl::Status CheckRunName(std::string_view name) {
-  if (Matches(name, 200, "._/-") && name.find("..") == name.npos && name.find("//") == name.npos) return absl::OkStatus();
+  if (Matches(name, 200, "._/-") && name.find("..") == name.npos && name.find("//") == name.npos)
+    return absl::OkStatus();
   return BadName("run", name,
                  "use 1 to 200 of A-Z a-z 0-9 . _ / - starting with a letter or digit, without '..' and '//'");
 }
@@ -76,9 +77,9 @@ absl::Status CheckAndSort(google::protobuf::RepeatedPtrField<v1::Metric>& metric
 absl::Status CheckAndSort(google::protobuf::RepeatedPtrField<v1::Label>& labels) {
   for (const v1::Label& label : labels)
     if (label.value().size() > kMaxLabelValue)
-      return MakeError(absl::StatusCode::kInvalidArgument, "TOO_LARGE",
-                       absl::StrCat("the value of label '", Shown(label.key()), "' is longer than ", kMaxLabelValue,
-                                    " bytes"));
+      return MakeError(
+          absl::StatusCode::kInvalidArgument, "TOO_LARGE",
+          absl::StrCat("the value of label '", Shown(label.key()), "' is longer than ", kMaxLabelValue, " bytes"));
   return CheckEntries(labels, "label", '=', [](const v1::Label& l) -> const std::string& { return l.key(); });
 }
 

@@ -30,7 +30,7 @@ struct Record {
   Digest digest;            // SHA-256 of the raw payload
   Fingerprint fingerprint;  // XXH3-128 of the raw payload
   std::uint32_t raw_length = 0;
-  Digest base;              // chunk that the codec needs; zeros if none
+  Digest base;  // chunk that the codec needs; zeros if none
   std::span<const Bytes> pieces;
 };
 

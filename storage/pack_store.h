@@ -38,8 +38,8 @@ class PackRegistry {
  public:
   virtual ~PackRegistry() = default;
 
-  // A pack is about to be made. Nothing of it may exist before this has returned OK, durably. After an error there is no
-  // such pack: Write returns the error.
+  // A pack is about to be made. Nothing of it may exist before this has returned OK, durably. After an error there is
+  // no such pack: Write returns the error.
   virtual absl::Status Announce(const PackId& pack, std::string_view domain) = 0;
 
   // Nothing will be appended to the pack any more. Its length is what was written by the batches that were indexed.
@@ -64,8 +64,8 @@ class PackStore {
   virtual void Release(const PackId& pack, bool indexed) = 0;
 
   // Reads `buffer.size()` bytes of the pack from `offset` on. Errors: NotFound (no such pack), OutOfRange (beyond its
-  // end), DataLoss (the medium gave an error): the bytes are gone. Internal (rights, too many open files) says nothing of
-  // them.
+  // end), DataLoss (the medium gave an error): the bytes are gone. Internal (rights, too many open files) says nothing
+  // of them.
   virtual absl::Status Read(std::string_view domain, const PackId& pack, std::uint64_t offset,
                             std::span<std::byte> buffer) const = 0;
 

@@ -67,9 +67,10 @@ absl::Status PackTable::Recover(const PackStore& packs) {
       if (!sealed) CKPT_RETURN_IF_ERROR(Seal(txn, pack));
       CKPT_ASSIGN_OR_RETURN(auto row, GetRow<v1::PackRow>(txn, keys::Pack(pack), Hold::kExclusive));
       const auto size = sizes.find(pack);
-      if (row->quarantined() || row->sealed_length() <= (size == sizes.end() ? 0 : size->second)) return absl::OkStatus();
-      spdlog::error("pack {} of domain {} should have {} bytes and has {}: checkpoints that use it are damaged", pack.ToHex(),
-                    row->domain(), row->sealed_length(), size == sizes.end() ? 0 : size->second);
+      if (row->quarantined() || row->sealed_length() <= (size == sizes.end() ? 0 : size->second))
+        return absl::OkStatus();
+      spdlog::error("pack {} of domain {} should have {} bytes and has {}: checkpoints that use it are damaged",
+                    pack.ToHex(), row->domain(), row->sealed_length(), size == sizes.end() ? 0 : size->second);
       row->set_quarantined(true);
       return PutRow(txn, keys::Pack(pack), *row);
     }));
@@ -82,7 +83,8 @@ absl::StatusOr<v1::PackRow*> HeldPacks::Row(const PackId& pack, Hold hold) {
     if (const auto it = rows_.find(pack); it != rows_.end()) return &it->second;
   CKPT_ASSIGN_OR_RETURN(auto row, GetRow<v1::PackRow>(txn_, keys::Pack(pack), hold));
   if (!row.has_value())
-    return MakeError(absl::StatusCode::kDataLoss, "CATALOG_DAMAGED", absl::StrCat("pack ", pack.ToHex(), " has no row"));
+    return MakeError(absl::StatusCode::kDataLoss, "CATALOG_DAMAGED",
+                     absl::StrCat("pack ", pack.ToHex(), " has no row"));
   return &(rows_[pack] = *std::move(row));
 }
 

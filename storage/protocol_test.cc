@@ -1,5 +1,5 @@
-// The rules of the storage protocol, each with a test that fails without it. docs/architecture.md has them in words. What
-// two transactions may not do to each other is in session_interleaving_test.cc and pack_interleaving_test.cc.
+// The rules of the storage protocol, each with a test that fails without it. docs/architecture.md has them in words.
+// What two transactions may not do to each other is in session_interleaving_test.cc and pack_interleaving_test.cc.
 #include <fstream>
 
 #include "base/random.h"
@@ -258,7 +258,8 @@ TEST_F(Protocol, OneAttemptKeyIsOneSave) {
   ASSERT_THAT(Save(begin, {{"m.a", Data('a')}}).status(), IsOk());
   EXPECT_THAT(Save(begin, {{"m.a", Data('b')}}).status(), HasReason("ATTEMPT_REUSED"));
   EXPECT_THAT(Save(begin, {{"m.a", Data('a')}}, {{"acc", 1}}).status(), HasReason("ATTEMPT_REUSED"));
-  const auto other = SaveStream::Begin(*store_, BeginOf("r", 2, begin.attempt_key()), [](const std::string&, std::uint64_t) {});
+  const auto other =
+      SaveStream::Begin(*store_, BeginOf("r", 2, begin.attempt_key()), [](const std::string&, std::uint64_t) {});
   EXPECT_THAT(other.status(), HasReason("ATTEMPT_REUSED"));
 }
 

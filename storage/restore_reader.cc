@@ -18,7 +18,8 @@ constexpr int kMaxGlobs = 100;
 
 bool IsChosen(const v1::Tensor& tensor, const std::vector<std::string>& components,
               const std::vector<std::string>& include) {
-  return (components.empty() || std::find(components.begin(), components.end(), tensor.component()) != components.end()) &&
+  return (components.empty() ||
+          std::find(components.begin(), components.end(), tensor.component()) != components.end()) &&
          (include.empty() || MatchesAnyGlob(tensor.path(), include));
 }
 
@@ -41,13 +42,15 @@ std::string RestoreReader::Name() const {
 absl::Status RestoreReader::Damaged(std::string_view what) const {
   return MakeError(absl::StatusCode::kDataLoss, "DATA_DAMAGED",
                    absl::StrCat(Name(), ", ", absl::string_view(what.data(), what.size()),
-                                ": the stored bytes are damaged; restore another checkpoint, or save this state again if it is still at hand"));
+                                ": the stored bytes are damaged; restore another checkpoint, or save this state again "
+                                "if it is still at hand"));
 }
 
 // What is to be said, and done, when a record could not be read so. Only some errors say that its bytes are gone.
 absl::Status RestoreReader::Unreadable(const absl::Status& status, const RecordName& record, const PackId& pack,
                                        std::uint64_t offset, std::string_view what) const {
-  const std::string where = absl::StrCat(absl::string_view(what.data(), what.size()), " in pack ", pack.ToHex(), " at ", offset);
+  const std::string where =
+      absl::StrCat(absl::string_view(what.data(), what.size()), " in pack ", pack.ToHex(), " at ", offset);
   if (!absl::IsNotFound(status) && !absl::IsOutOfRange(status) && !absl::IsDataLoss(status))
     return Annotate(status, absl::StrCat(Name(), ", ", where));
   const absl::Status marked = store_.chunks().Quarantine(domain_, record, pack, offset);

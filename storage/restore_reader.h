@@ -42,16 +42,16 @@ class RestoreReader {
   // After the last part: looks up what was selected, in the order in which it is stored. Returns the payload's bytes.
   absl::StatusOr<std::uint64_t> PlanSelected();
 
-  // The same for chunks that the client names. InvalidArgument BAD_WANT for one that there is not, or of a tensor that is
-  // not selected.
+  // The same for chunks that the client names. InvalidArgument BAD_WANT for one that there is not, or of a tensor that
+  // is not selected.
   absl::StatusOr<std::uint64_t> PlanWant(const v1::Want& want);
 
   // The chunks of the last plan.
   [[nodiscard]] const std::vector<ChunkToRead>& plan() const { return plan_; }
 
-  // Reads a chunk's record, header and payload, into a buffer of kRecordHeaderSize + stored_length bytes. DataLoss, with
-  // run, epoch and tensor, when it is not the chunk's: saves do not rely on it from then on. Internal, with them too, when
-  // it cannot be got at. The payload is compared with its fingerprint only if `check` says so.
+  // Reads a chunk's record, header and payload, into a buffer of kRecordHeaderSize + stored_length bytes. DataLoss,
+  // with run, epoch and tensor, when it is not the chunk's: saves do not rely on it from then on. Internal, with them
+  // too, when it cannot be got at. The payload is compared with its fingerprint only if `check` says so.
   absl::Status Read(const ChunkToRead& chunk, std::span<std::byte> buffer, bool check) const;
 
  private:
@@ -65,17 +65,17 @@ class RestoreReader {
   absl::StatusOr<std::uint64_t> Locate();
   [[nodiscard]] std::string TensorPath(std::uint64_t tensor) const;
   [[nodiscard]] absl::Status Damaged(std::string_view what) const;
-  absl::Status Unreadable(const absl::Status& status, const RecordName& record, const PackId& pack, std::uint64_t offset,
-                          std::string_view what) const;
+  absl::Status Unreadable(const absl::Status& status, const RecordName& record, const PackId& pack,
+                          std::uint64_t offset, std::string_view what) const;
   [[nodiscard]] std::string Name() const;
 
   Store& store_;
   const std::string domain_;
   const v1::Checkpoint checkpoint_;
   v1::ManifestRoot root_;
-  std::vector<int> order_;       // of the parts: nodes, then tensors
+  std::vector<int> order_;  // of the parts: nodes, then tensors
   std::size_t next_part_ = 0;
-  std::vector<bool> selected_;   // by tensor
+  std::vector<bool> selected_;              // by tensor
   std::vector<std::uint64_t> first_chunk_;  // by tensor, into digests_; one more at the end
   std::vector<Digest> digests_;
   std::vector<ChunkToRead> plan_;

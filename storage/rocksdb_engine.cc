@@ -23,7 +23,8 @@ constexpr std::int64_t kLockTimeoutMs = 2000;
 
 // True for what running the transaction again may mend.
 bool IsConflict(const rocksdb::Status& status) {
-  return status.IsBusy() || status.IsTimedOut() || status.IsTryAgain() || status.IsAborted() || status.IsMergeInProgress();
+  return status.IsBusy() || status.IsTimedOut() || status.IsTryAgain() || status.IsAborted() ||
+         status.IsMergeInProgress();
 }
 
 absl::Status Convert(const rocksdb::Status& status) {
@@ -38,10 +39,11 @@ absl::Status Convert(const rocksdb::Status& status) {
 }
 
 [[noreturn]] void Die(const absl::Status& status) {
-  std::fprintf(stderr,
-               "ckptd: a write to the catalog failed: %s\nckptd: stopping at once; nothing that was promised is lost, and "
-               "the next start recovers\n",
-               status.ToString().c_str());
+  std::fprintf(
+      stderr,
+      "ckptd: a write to the catalog failed: %s\nckptd: stopping at once; nothing that was promised is lost, and "
+      "the next start recovers\n",
+      status.ToString().c_str());
   _exit(1);
 }
 
@@ -80,9 +82,8 @@ class RocksDbTransaction final : public Transaction {
   absl::StatusOr<std::optional<std::string>> Get(std::string_view key, Hold hold) override {
     std::string value;
     const rocksdb::Slice slice(key.data(), key.size());
-    const rocksdb::Status status = hold == Hold::kNone
-                                       ? txn_.Get({}, slice, &value)
-                                       : txn_.GetForUpdate({}, slice, &value, hold == Hold::kExclusive);
+    const rocksdb::Status status = hold == Hold::kNone ? txn_.Get({}, slice, &value)
+                                                       : txn_.GetForUpdate({}, slice, &value, hold == Hold::kExclusive);
     if (status.IsNotFound()) return std::optional<std::string>();
     CKPT_RETURN_IF_ERROR(Convert(status));
     return std::optional(std::move(value));
@@ -185,8 +186,7 @@ absl::Status RocksDbEngine::Transact(Durability durability, const std::function<
     txn.reset();  // its locks too: whoever waits for them must not wait for the pause below
     if (ReasonOf(status) != kConflict) return status;
     const int limit_us = 100 << std::min(attempt, 7);
-    std::this_thread::sleep_for(
-        std::chrono::microseconds(std::uniform_int_distribution<int>(0, limit_us)(random)));
+    std::this_thread::sleep_for(std::chrono::microseconds(std::uniform_int_distribution<int>(0, limit_us)(random)));
   }
   return Conflict();
 }

@@ -17,9 +17,9 @@ namespace ckpt::storage {
 inline constexpr std::uint64_t kRocksDbWriteBufferBytes = std::uint64_t{32} << 20;
 
 struct RocksDbOptions {
-  // Called with what failed when a commit fails for another reason than a conflict; must not return. RocksDB 7.8 aborts or
-  // stays read-only after such an error, while what is on disk is whole: the default says so and ends the process at once,
-  // without closing the database. A restart recovers.
+  // Called with what failed when a commit fails for another reason than a conflict; must not return. RocksDB 7.8 aborts
+  // or stays read-only after such an error, while what is on disk is whole: the default says so and ends the process at
+  // once, without closing the database. A restart recovers.
   std::function<void(const absl::Status&)> on_fatal = nullptr;
 
   // Called before each commit that writes, from any thread: the last moment to make room for it.

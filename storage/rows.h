@@ -18,8 +18,9 @@ template <typename Row>
 absl::StatusOr<Row> ParseRow(std::string_view key, std::string_view value) {
   Row row;
   if (!row.ParseFromArray(value.data(), static_cast<int>(value.size())))
-    return MakeError(absl::StatusCode::kDataLoss, "CATALOG_DAMAGED",
-                     absl::StrCat("the catalog's row ", ToHex(key.substr(0, 64)), " is no ", Row::descriptor()->name()));
+    return MakeError(
+        absl::StatusCode::kDataLoss, "CATALOG_DAMAGED",
+        absl::StrCat("the catalog's row ", ToHex(key.substr(0, 64)), " is no ", Row::descriptor()->name()));
   return row;
 }
 

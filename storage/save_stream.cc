@@ -18,15 +18,17 @@ namespace {
 constexpr std::uint64_t kBatchBytes = 8U << 20;
 constexpr std::size_t kBatchItems = 8192;
 
-absl::Status OutOfOrder(std::string_view what) { return MakeError(absl::StatusCode::kFailedPrecondition, "OUT_OF_ORDER", what); }
+absl::Status OutOfOrder(std::string_view what) {
+  return MakeError(absl::StatusCode::kFailedPrecondition, "OUT_OF_ORDER", what);
+}
 
 absl::Status CheckPrimaryMetric(std::string_view text) {
   constexpr std::size_t kMaxSize = 204;  // a metric's name and ":min"
   if (text.empty() || (text.size() <= kMaxSize && IsPrintableUtf8(text) && ParseRanking(text).has_value()))
     return absl::OkStatus();
-  return MakeError(absl::StatusCode::kInvalidArgument, "BAD_NAME",
-                   absl::StrCat("'", PrintableUtf8(text.substr(0, 80)),
-                                "' is no primary metric: use NAME, NAME:min or NAME:max"));
+  return MakeError(
+      absl::StatusCode::kInvalidArgument, "BAD_NAME",
+      absl::StrCat("'", PrintableUtf8(text.substr(0, 80)), "' is no primary metric: use NAME, NAME:min or NAME:max"));
 }
 
 absl::StatusOr<v1::SessionRow> WantedSession(v1::SaveBegin begin) {
@@ -140,9 +142,9 @@ void SaveStream::OnDurable(const std::vector<BatchItem>& items) {
 absl::StatusOr<std::string> SaveStream::Have(std::string_view list) {
   CKPT_ASSIGN_OR_RETURN(const std::vector<Digest> digests, SplitDigests(list));
   if (++haves_ > kMaxHaves)
-    return MakeError(absl::StatusCode::kInvalidArgument, "BAD_DIGESTS",
-                     absl::StrCat("more than ", kMaxHaves, " haves in one stream; ask for ", kMaxPerQuestion,
-                                  " chunks at once"));
+    return MakeError(
+        absl::StatusCode::kInvalidArgument, "BAD_DIGESTS",
+        absl::StrCat("more than ", kMaxHaves, " haves in one stream; ask for ", kMaxPerQuestion, " chunks at once"));
   std::string missing((digests.size() + 7) / 8, '\0');
   std::vector<std::optional<Promise>> promises(digests.size());
   if (!again_) {
@@ -197,7 +199,8 @@ absl::Status SaveStream::Cite(std::string_view list) {
       const auto promise = promised_.find(digest);
       if (promise == promised_.end())
         return MakeError(absl::StatusCode::kFailedPrecondition, "CHUNK_NOT_PINNED",
-                         absl::StrCat("chunk ", digest.ToHex(), " is cited, but this session neither uploaded it nor was "
+                         absl::StrCat("chunk ", digest.ToHex(),
+                                      " is cited, but this session neither uploaded it nor was "
                                       "told that the server has it; ask with have, or send it"));
       item.fingerprint = promise->second.fingerprint;
       item.raw_length = promise->second.raw_length;
@@ -234,9 +237,10 @@ absl::Status SaveStream::FinishTensor() {
 absl::Status SaveStream::CheckManifest() const {
   CKPT_RETURN_IF_ERROR(state_status_);
   if (manifest_.part_count() <= kMaxManifestParts) return absl::OkStatus();
-  return MakeError(absl::StatusCode::kInvalidArgument, "TOO_LARGE",
-                   "the description of the state (small tensors, texts and other values) is too large; keep its data in "
-                   "tensors of 4 KiB and more");
+  return MakeError(
+      absl::StatusCode::kInvalidArgument, "TOO_LARGE",
+      "the description of the state (small tensors, texts and other values) is too large; keep its data in "
+      "tensors of 4 KiB and more");
 }
 
 absl::StatusOr<std::uint32_t> SaveStream::ComponentIndex(const std::string& component) {
@@ -282,8 +286,7 @@ absl::Status SaveStream::AddState(const v1::StatePart& part) {
       return MakeError(absl::StatusCode::kInvalidArgument, "TOO_MANY_NODES",
                        absl::StrCat("a state may have ", kMaxNodes, " values at most"));
     CKPT_RETURN_IF_ERROR(walk_.Next(node));
-    if (HasTensor(node.kind()))
-      CKPT_RETURN_IF_ERROR(tensors_.Place(node.tensor(), walk_.path(), walk_.component()));
+    if (HasTensor(node.kind())) CKPT_RETURN_IF_ERROR(tensors_.Place(node.tensor(), walk_.path(), walk_.component()));
     manifest_.AddNode(node);
     CKPT_RETURN_IF_ERROR(CheckManifest());
   }

@@ -25,9 +25,9 @@ std::string BeginOf(v1::SessionRow row) {
   return row.SerializeAsString();
 }
 
-// The packs that the session pins, all held shared. Whoever moves a record to another pack gives that one the pins of the
-// old one, for sessions whose rows it does not hold; but it holds the old pack exclusive. So when a scan finds only packs
-// that are held already, nobody has such a pin under way.
+// The packs that the session pins, all held shared. Whoever moves a record to another pack gives that one the pins of
+// the old one, for sessions whose rows it does not hold; but it holds the old pack exclusive. So when a scan finds only
+// packs that are held already, nobody has such a pin under way.
 absl::StatusOr<std::set<PackId>> HoldPinnedPacks(Transaction& txn, const SessionId& session) {
   std::set<PackId> held;
   for (bool again = true; again;) {

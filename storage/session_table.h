@@ -38,8 +38,8 @@ struct BegunSession {
 // SESSION_ENDED when it is not open any more.
 absl::StatusOr<v1::SessionRow> HoldSession(Transaction& txn, const SessionRef& session, Hold hold);
 
-// Deletes the session's pins and progress, in the transaction that ends it: the caller holds its row exclusive. Holds the
-// packs that it pins shared.
+// Deletes the session's pins and progress, in the transaction that ends it: the caller holds its row exclusive. Holds
+// the packs that it pins shared.
 absl::Status DropPinsAndProgress(Transaction& txn, const SessionId& session);
 
 // Thread-safe.
@@ -51,9 +51,9 @@ class SessionTable {
   // At start-up: every open session's lease starts anew.
   absl::Status Recover();
 
-  // Begins the attempt that `wanted` describes (domain, run, epoch, …, attempt_key), or takes over the session that began
-  // with the same key. The session's lease does not end before End is called as often.
-  // Errors: AlreadyExists ATTEMPT_REUSED (the key began something else).
+  // Begins the attempt that `wanted` describes (domain, run, epoch, …, attempt_key), or takes over the session that
+  // began with the same key. The session's lease does not end before End is called as often. Errors: AlreadyExists
+  // ATTEMPT_REUSED (the key began something else).
   absl::StatusOr<BegunSession> Begin(const v1::SessionRow& wanted, std::uint32_t rank);
 
   // The stream is gone; the lease runs from now.

@@ -32,8 +32,8 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(StoreOptions options) {
                                                                       .margin_bytes = kReserveMarginBytes}));
   CKPT_ASSIGN_OR_RETURN(auto engine, RocksDbEngine::Open(options.dir / "catalog",
                                                          {.before_commit = [r = reserve.get()] { r->Watch(); }}));
-  auto store = std::unique_ptr<Store>(
-      new Store(std::move(options), std::move(lock), std::move(reserve), std::move(engine)));
+  auto store =
+      std::unique_ptr<Store>(new Store(std::move(options), std::move(lock), std::move(reserve), std::move(engine)));
   CKPT_RETURN_IF_ERROR(store->Recover());
   store->maintenance_ = std::thread([s = store.get()] { s->Maintain(); });
   return store;
@@ -67,8 +67,8 @@ absl::Status Store::CheckFormat() {
     }
     if (row->format() == kFormat) return absl::OkStatus();
     return MakeError(absl::StatusCode::kUnimplemented, "STORE_TOO_NEW",
-                     absl::StrCat(options_.dir.string(), " has format ", row->format(), ", and this ckptd knows format ",
-                                  kFormat, "; run the version that wrote it"));
+                     absl::StrCat(options_.dir.string(), " has format ", row->format(),
+                                  ", and this ckptd knows format ", kFormat, "; run the version that wrote it"));
   });
 }
 

@@ -56,8 +56,8 @@ struct StoreOptions {
 // Thread-safe.
 class Store {
  public:
-  // Errors: FailedPrecondition STORE_IN_USE (another process has it), DataLoss (catalog damaged), Unimplemented (written by
-  // a later version), ResourceExhausted, Internal.
+  // Errors: FailedPrecondition STORE_IN_USE (another process has it), DataLoss (catalog damaged), Unimplemented
+  // (written by a later version), ResourceExhausted, Internal.
   static absl::StatusOr<std::unique_ptr<Store>> Open(StoreOptions options);
   ~Store();
 

@@ -129,7 +129,8 @@ absl::StatusOr<std::map<std::string, std::string>> StoreTest::Restore(const std:
   for (const ChunkToRead& chunk : reader->plan()) {
     std::string record(kRecordHeaderSize + chunk.stored_length, '\0');
     CKPT_RETURN_IF_ERROR(reader->Read(chunk, std::as_writable_bytes(std::span(record)), true));
-    out[tensors[chunk.tensor].path()].replace(chunk.index * kChunk, chunk.stored_length, record.substr(kRecordHeaderSize));
+    out[tensors[chunk.tensor].path()].replace(chunk.index * kChunk, chunk.stored_length,
+                                              record.substr(kRecordHeaderSize));
   }
   return out;
 }

@@ -1,4 +1,5 @@
-// Takes a save's tensors as they come: checks each description, and that its chunks are just the bytes that it announces.
+// Takes a save's tensors as they come: checks each description, and that its chunks are just the bytes that it
+// announces.
 #pragma once
 
 #include <cstdint>
@@ -54,11 +55,11 @@ class TensorIntake {
 
   // By number.
   struct PlaceOf {
-    Fingerprint name;          // of path and component
-    std::uint64_t bytes;       // its own; of a view 0
+    Fingerprint name;     // of path and component
+    std::uint64_t bytes;  // its own; of a view 0
     bool is_view;
-    bool placed;               // in the tree
-    bool viewed;               // by a view
+    bool placed;  // in the tree
+    bool viewed;  // by a view
   };
   std::vector<PlaceOf> places_;
 };

@@ -19,20 +19,20 @@ using PackComponent = std::pair<PackId, std::uint32_t>;
 absl::Status MissingRecord(const Draft& draft, const UsedRecord& record) {
   const std::string& component = draft.components[record.component];
   return MakeError(absl::StatusCode::kFailedPrecondition, "CHUNK_MISSING",
-                   absl::StrCat("chunk ", record.name.digest.ToHex(), component.empty() ? "" : " of component ", component,
-                                " was found damaged since the save relied on it; send it again"));
+                   absl::StrCat("chunk ", record.name.digest.ToHex(), component.empty() ? "" : " of component ",
+                                component, " was found damaged since the save relied on it; send it again"));
 }
 
-// The records that the version uses, as bitmaps by pack and component. The session's packs are held first, so that no row
-// moves any more.
+// The records that the version uses, as bitmaps by pack and component. The session's packs are held first, so that no
+// row moves any more.
 absl::StatusOr<std::map<PackComponent, std::string>> CollectReferences(Transaction& txn, const SessionRef& session,
                                                                        const Draft& draft) {
   HeldPacks packs(txn);
-  CKPT_RETURN_IF_ERROR(ForEachRow(txn, keys::PinsOfSession(session.id),
-                                  [&](const std::string& key, const std::string&) -> absl::Status {
-                                    CKPT_ASSIGN_OR_RETURN(const PackId pack, keys::PinnedPackOf(key));
-                                    return packs.Usable(pack).status();
-                                  }));
+  CKPT_RETURN_IF_ERROR(
+      ForEachRow(txn, keys::PinsOfSession(session.id), [&](const std::string& key, const std::string&) -> absl::Status {
+        CKPT_ASSIGN_OR_RETURN(const PackId pack, keys::PinnedPackOf(key));
+        return packs.Usable(pack).status();
+      }));
   std::map<PackComponent, std::string> references;
   constexpr std::size_t kPage = 4096;
   for (std::size_t begin = 0; begin < draft.used.size(); begin += kPage) {
@@ -91,8 +91,7 @@ absl::Status PutVersion(Transaction& txn, const SessionRef& session, const v1::C
   v1::CheckpointRow row;
   *row.mutable_checkpoint() = checkpoint;
   row.set_attempt_key(owner.attempt_key());
-  CKPT_RETURN_IF_ERROR(
-      PutRow(txn, keys::Checkpoint(id.run_id, checkpoint.epoch(), checkpoint.version()), row));
+  CKPT_RETURN_IF_ERROR(PutRow(txn, keys::Checkpoint(id.run_id, checkpoint.epoch(), checkpoint.version()), row));
   v1::SequenceRow sequence;
   sequence.set_epoch(checkpoint.epoch());
   sequence.set_version(checkpoint.version());
@@ -150,8 +149,8 @@ absl::StatusOr<v1::Checkpoint> VersionTable::Commit(const SessionRef& session, c
 absl::StatusOr<v1::Checkpoint> VersionTable::CommittedBy(const v1::SessionRow& session) {
   v1::Checkpoint checkpoint;
   CKPT_RETURN_IF_ERROR(engine_.Transact(KvEngine::Durability::kLazy, [&](Transaction& txn) -> absl::Status {
-    CKPT_ASSIGN_OR_RETURN(
-        const auto found, CheckpointBySequence(txn, {session.run_id(), session.committed_sequence()}));
+    CKPT_ASSIGN_OR_RETURN(const auto found,
+                          CheckpointBySequence(txn, {session.run_id(), session.committed_sequence()}));
     if (!found.has_value())
       return MakeError(absl::StatusCode::kNotFound, "CHECKPOINT_NOT_FOUND",
                        absl::StrCat("the save of ", session.run(), "@", session.epoch(),

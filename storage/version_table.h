@@ -28,14 +28,15 @@ struct Draft {
   v1::Checkpoint checkpoint;            // without version, sequence, create_time
   std::vector<std::string> components;  // [0] is ""
   std::vector<UsedRecord> used;
-  RecordLocation fact;                  // where its version fact is
-  Digest fact_digest;                   // SHA-256 of that record's payload
+  RecordLocation fact;  // where its version fact is
+  Digest fact_digest;   // SHA-256 of that record's payload
 };
 
 // Thread-safe.
 class VersionTable {
  public:
-  VersionTable(KvEngine& engine, PackStore& packs, const Clock& clock) : engine_(engine), packs_(packs), clock_(clock) {}
+  VersionTable(KvEngine& engine, PackStore& packs, const Clock& clock)
+      : engine_(engine), packs_(packs), clock_(clock) {}
 
   // Makes the draft visible as the next version of its epoch, atomically and durably, and ends its session. Turns the
   // session's pins into references.

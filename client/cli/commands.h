@@ -33,7 +33,7 @@ struct SaveCommand {
   std::optional<std::int64_t> step;       // else the file's, if it has one
   std::map<std::string, double> metrics;  // besides the file's, and before them
   std::map<std::string, std::string> labels;
-  std::string primary_metric;  // of the run from now on; empty: as before
+  std::string primary_metric;        // of the run from now on; empty: as before
   std::optional<FileFormat> format;  // else by the file's ending
   bool check_crc = true;
 };

@@ -23,7 +23,8 @@ using ckpt::cli::Context;
 
 constexpr char kExitCodes[] =
     "Exit codes:\n"
-    "  0 ok   1 failed   2 usage   3 not found   4 conflict or exists   5 refused by the server (auth)   6 server unreachable\n"
+    "  0 ok   1 failed   2 usage   3 not found   4 conflict or exists   5 refused by the server (auth)   6 server "
+    "unreachable\n"
     "  7 data damaged\n\n"
     "A reference REF is RUN@EPOCH, RUN@EPOCH#VERSION, RUN:latest, RUN:best, RUN:best:METRIC, RUN:best:METRIC:min,\n"
     "RUN:best:METRIC:max or RUN:TAG.\n\n"
@@ -84,7 +85,8 @@ void AddGlobal(CLI::App& app, Options& options) {
       ->capture_default_str();
   app.add_option("--retry-s", options.retry_s, "Seconds for which an unreachable server is tried again")
       ->check(CLI::Validator(
-          [](const std::string& text) { return text.find_first_of("nN") == text.npos ? "" : text + " is no number"; }, ""))
+          [](const std::string& text) { return text.find_first_of("nN") == text.npos ? "" : text + " is no number"; },
+          ""))
       ->check(CLI::Range(0.0, 86400.0))
       ->capture_default_str();
   app.fallthrough();
@@ -93,7 +95,8 @@ void AddGlobal(CLI::App& app, Options& options) {
 void AddReads(CLI::App& app, Options& options, Command& chosen) {
   CLI::App* runs = app.add_subcommand("runs", "List the runs");
   runs->add_option("--limit", options.limit, "List the first of them only, by name")->check(CLI::PositiveNumber);
-  runs->footer(Example("ckptctl runs --output json\n  ckptctl runs --limit 1 --retry-s 0   (asks whether a server is there)"));
+  runs->footer(
+      Example("ckptctl runs --output json\n  ckptctl runs --limit 1 --retry-s 0   (asks whether a server is there)"));
   runs->callback([&] { chosen = [&](Context context) { return ckpt::cli::Runs(context, options.limit); }; });
 
   CLI::App* list = app.add_subcommand("list", "List a run's checkpoints");
@@ -140,7 +143,8 @@ absl::Status Save(Context context, Options& options) {
 void AddNumber(CLI::App& app, const std::string& name, std::optional<std::int64_t>& out, const std::string& what) {
   const auto read = [&out, name](const std::string& text) {
     std::int64_t number = 0;
-    if (!absl::SimpleAtoi(text, &number)) throw CLI::ValidationError(name, "'" + text + "' is no whole number of 64 bits");
+    if (!absl::SimpleAtoi(text, &number))
+      throw CLI::ValidationError(name, "'" + text + "' is no whole number of 64 bits");
     out = number;
   };
   app.add_option_function<std::string>(name, read, what)->type_name("INT");
@@ -158,7 +162,8 @@ void AddSave(CLI::App& app, Options& options, Command& chosen) {
   save->add_option("FILE", options.save.file, "The file: .pth, .pt, .bin, .ckpt or .safetensors")->required();
   AddNumber(*save, "--epoch", options.save.epoch, "The epoch (default: the file's)");
   AddNumber(*save, "--step", options.save.step, "The step (default: the file's, if it has one)");
-  save->add_option("--metric", options.metrics, "NAME=VALUE; besides the numbers at the file's top level, if those are 100 at most")
+  save->add_option("--metric", options.metrics,
+                   "NAME=VALUE; besides the numbers at the file's top level, if those are 100 at most")
       ->allow_extra_args(false)
       ->check(CheckMetric);
   save->add_option("--primary-metric", options.save.primary_metric,
@@ -217,7 +222,8 @@ int main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    if (const auto extra = app.remaining(); error.get_exit_code() != 0 && app.get_subcommands().empty() && !extra.empty()) {
+    if (const auto extra = app.remaining();
+        error.get_exit_code() != 0 && app.get_subcommands().empty() && !extra.empty()) {
       std::fprintf(stderr, "ckptctl: there is no command '%s'; ckptctl --help lists them\n",
                    ckpt::cli::Printable(extra.front()).c_str());
       return 2;

@@ -77,7 +77,8 @@ bool IsUtf8(const std::string& text) {
 // Whether a metric can have that name.
 bool IsMetricName(const std::string& name) {
   const auto banned = [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f || c == ':'; };
-  return !name.empty() && name.size() <= kMaxMetricName && std::none_of(name.begin(), name.end(), banned) && IsUtf8(name);
+  return !name.empty() && name.size() <= kMaxMetricName && std::none_of(name.begin(), name.end(), banned) &&
+         IsUtf8(name);
 }
 
 // What a file's top level says about itself.
@@ -128,16 +129,17 @@ TopLevel ReadTopLevel(const State& state) {
   return top;
 }
 
-// The numbers of the file and those of the command line, which come before them. Of a file with more numbers than metrics
-// may be, none: there it is no few results that stand at the top level.
+// The numbers of the file and those of the command line, which come before them. Of a file with more numbers than
+// metrics may be, none: there it is no few results that stand at the top level.
 std::vector<std::pair<std::string, double>> Metrics(std::map<std::string, double> in_file, const SaveCommand& command) {
   std::map<std::string, double> metrics = command.metrics;
   metrics.merge(in_file);
   if (metrics.size() > kMaxMetrics && metrics.size() > command.metrics.size()) {
-    std::fprintf(stderr,
-                 "ckptctl: %s has too many numbers at its top level to be metrics, of which a checkpoint has %zu at most; "
-                 "none is taken but those of --metric NAME=VALUE\n",
-                 Printable(command.file).c_str(), kMaxMetrics);
+    std::fprintf(
+        stderr,
+        "ckptctl: %s has too many numbers at its top level to be metrics, of which a checkpoint has %zu at most; "
+        "none is taken but those of --metric NAME=VALUE\n",
+        Printable(command.file).c_str(), kMaxMetrics);
     metrics = command.metrics;
   }
   return {metrics.begin(), metrics.end()};
@@ -154,9 +156,10 @@ void OnUnreadable(int) {
 }
 
 void WatchForUnreadable(const std::string& file) {
-  unreadable = absl::StrCat("ckptctl: ", Printable(file),
-                            " cannot be read any more: it was cut off while it was read, or its disk fails; nothing was "
-                            "saved [FILE_CHANGED]\n");
+  unreadable =
+      absl::StrCat("ckptctl: ", Printable(file),
+                   " cannot be read any more: it was cut off while it was read, or its disk fails; nothing was "
+                   "saved [FILE_CHANGED]\n");
   struct sigaction action {};
   action.sa_handler = OnUnreadable;
   sigaction(SIGBUS, &action, nullptr);

@@ -51,9 +51,7 @@ std::string Time(const google::protobuf::Timestamp& time) {
   return absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", absl::FromUnixSeconds(time.seconds()), absl::UTCTimeZone());
 }
 
-std::string Number(double value) {
-  return absl::StrFormat("%.6g", value);
-}
+std::string Number(double value) { return absl::StrFormat("%.6g", value); }
 
 std::string Name(const v1::Checkpoint& checkpoint) {
   return absl::StrCat(checkpoint.run(), "@", checkpoint.epoch(), "#", checkpoint.version());

@@ -21,8 +21,7 @@ std::string Shown(std::string_view text) {
 }  // namespace
 
 absl::Status SystemError(int error, std::string_view what, const std::string& path) {
-  const std::string message =
-      absl::StrCat(std::string(what), " ", path, ": ", std::generic_category().message(error));
+  const std::string message = absl::StrCat(std::string(what), " ", path, ": ", std::generic_category().message(error));
   switch (error) {
     case ENOENT:
     case ENOTDIR: return MakeError(absl::StatusCode::kNotFound, "FILE_NOT_FOUND", message);
@@ -48,9 +47,9 @@ absl::Status DamagedFile(std::string_view message) {
 }
 
 absl::Status UnsupportedValue(std::string_view path, std::string_view type, std::string_view advice) {
-  return MakeError(absl::StatusCode::kInvalidArgument, "UNSUPPORTED_VALUE",
-                   absl::StrCat(path.empty() ? "the whole state" : Shown(path), ": ", Shown(type), "; ",
-                                std::string(advice)));
+  return MakeError(
+      absl::StatusCode::kInvalidArgument, "UNSUPPORTED_VALUE",
+      absl::StrCat(path.empty() ? "the whole state" : Shown(path), ": ", Shown(type), "; ", std::string(advice)));
 }
 
 }  // namespace ckpt::formats

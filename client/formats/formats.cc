@@ -19,8 +19,9 @@ absl::StatusOr<FileFormat> FormatOfPath(const std::string& path) {
   for (const absl::string_view ending : kPthEndings)
     if (absl::EndsWithIgnoreCase(path, ending)) return FileFormat::kPth;
   if (absl::EndsWithIgnoreCase(path, ".safetensors")) return FileFormat::kSafetensors;
-  return MakeError(absl::StatusCode::kInvalidArgument, "UNKNOWN_FORMAT",
-                   absl::StrCat(path, ": its ending is none of .pth, .pt, .bin, .ckpt and .safetensors; name the format"));
+  return MakeError(
+      absl::StatusCode::kInvalidArgument, "UNKNOWN_FORMAT",
+      absl::StrCat(path, ": its ending is none of .pth, .pt, .bin, .ckpt and .safetensors; name the format"));
 }
 
 absl::StatusOr<std::unique_ptr<StateFile>> ReadStateFile(const std::string& path, FileFormat format,

@@ -30,8 +30,8 @@ class MappedFile {
   // the mapping is left alone.
   void Release(const void* data, std::size_t size) const;
 
-  // Aborted FILE_CHANGED when the file was written to since it was opened. One that another file has taken the name of is
-  // as it was.
+  // Aborted FILE_CHANGED when the file was written to since it was opened. One that another file has taken the name of
+  // is as it was.
   absl::Status CheckUnchanged() const;
 
  private:

@@ -14,7 +14,8 @@ constexpr std::uint64_t kMaxCount = 1U << 30;
 
 bool TakeCount(std::string_view& text, std::uint64_t& count) {
   const std::size_t digits = std::min(text.find_first_not_of("0123456789"), text.size());
-  if (digits == 0 || !absl::SimpleAtoi(absl::string_view(text.data(), digits), &count) || count > kMaxCount) return false;
+  if (digits == 0 || !absl::SimpleAtoi(absl::string_view(text.data(), digits), &count) || count > kMaxCount)
+    return false;
   text.remove_prefix(digits);
   return true;
 }

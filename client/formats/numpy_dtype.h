@@ -11,10 +11,10 @@
 namespace ckpt::formats {
 
 struct NumpyDType {
-  char order = '|';             // '<', '>' or '|'
-  char kind = 'u';              // numpy's dtype.kind
-  std::uint64_t count = 1;      // the number after it: bytes, or characters of a 'U'
-  std::string unit;             // of 'm' and 'M': "s"; "" if it has none
+  char order = '|';         // '<', '>' or '|'
+  char kind = 'u';          // numpy's dtype.kind
+  std::uint64_t count = 1;  // the number after it: bytes, or characters of a 'U'
+  std::string unit;         // of 'm' and 'M': "s"; "" if it has none
   std::uint64_t unit_count = 1;
 
   [[nodiscard]] std::uint64_t ItemSize() const { return kind == 'U' ? 4 * count : count; }
@@ -26,8 +26,8 @@ struct NumpyDType {
   [[nodiscard]] std::optional<v1::DType> ToTensor() const;
 };
 
-// Parses dtype.str, or ("f4") what is in it without the byte order. Nothing for what is no number, text, raw bytes or time:
-// objects, and records with fields.
+// Parses dtype.str, or ("f4") what is in it without the byte order. Nothing for what is no number, text, raw bytes or
+// time: objects, and records with fields.
 std::optional<NumpyDType> ParseNumpyDType(std::string_view text);
 
 // True for numpy's units of time: "D", "ns".

@@ -35,8 +35,7 @@ absl::Status Exists(const std::string& path) {
 absl::StatusOr<std::string> Replaced(const std::string& path) {
   struct stat facts {};
   if (stat(path.c_str(), &facts) != 0) return path;  // there is none, or a link that leads nowhere
-  if (!S_ISREG(facts.st_mode))
-    return BadFile(absl::StrCat(path, " is no regular file"));
+  if (!S_ISREG(facts.st_mode)) return BadFile(absl::StrCat(path, " is no regular file"));
   char* const real = realpath(path.c_str(), nullptr);
   if (real == nullptr) return SystemError(errno, "cannot find", path);
   const absl::Cleanup freer = [real] { free(real); };
@@ -111,8 +110,7 @@ absl::StatusOr<std::string> OutputFile::ReadAt(std::uint64_t offset_bytes, std::
   std::string bytes(size_bytes, '\0');
   std::size_t done = 0;
   while (done < size_bytes) {
-    const ssize_t count =
-        pread(fd_, bytes.data() + done, size_bytes - done, static_cast<off_t>(offset_bytes + done));
+    const ssize_t count = pread(fd_, bytes.data() + done, size_bytes - done, static_cast<off_t>(offset_bytes + done));
     if (count < 0 && errno == EINTR) continue;
     if (count <= 0) return SystemError(count < 0 ? errno : EIO, "cannot read back", path_);
     done += static_cast<std::size_t>(count);

@@ -20,7 +20,8 @@ class OutputFile {
   };
 
   // Overwriting replaces a regular file only; behind a symbolic link, the one that it leads to.
-  // Errors: AlreadyExists, NotFound (the folder), PermissionDenied, InvalidArgument (what is there is no file), Internal.
+  // Errors: AlreadyExists, NotFound (the folder), PermissionDenied, InvalidArgument (what is there is no file),
+  // Internal.
   static absl::StatusOr<std::unique_ptr<OutputFile>> Create(const std::string& path, const Options& options);
 
   ~OutputFile();

@@ -104,7 +104,8 @@ PickleValue Call::DefaultDict() {
   if (size() != 1) return Refused();
   if (at(0).kind == Kind::kNone) return {.kind = Kind::kDefaultDict};
   if (!Is(0, Kind::kGlobal)) return Refused();
-  if (!IsFactory(at(0).text)) return Refused(graph_.Keep(absl::StrCat("collections.defaultdict(", std::string(at(0).text), ")")));
+  if (!IsFactory(at(0).text))
+    return Refused(graph_.Keep(absl::StrCat("collections.defaultdict(", std::string(at(0).text), ")")));
   return {.kind = Kind::kDefaultDict, .text = at(0).text};
 }
 
@@ -338,7 +339,8 @@ PickleValue CallResult(PickleGraph& graph, PickleRef callable, PickleRef argumen
 
 void SetObjectState(PickleGraph& graph, PickleRef object, PickleRef state) {
   const Kind kind = graph[object].kind;
-  const std::vector<PickleRef> items = graph[state].kind == Kind::kTuple ? graph[state].items : std::vector<PickleRef>{};
+  const std::vector<PickleRef> items =
+      graph[state].kind == Kind::kTuple ? graph[state].items : std::vector<PickleRef>{};
   graph.repeated_bytes += items.size() * sizeof(PickleRef);
   switch (kind) {
     case Kind::kRefused:

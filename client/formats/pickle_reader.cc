@@ -18,14 +18,14 @@
 namespace ckpt::formats {
 namespace {
 
-// A value takes about 80 bytes of memory, and picklers write more than four for each that is not shared: a tensor's dozen
-// takes a hundred. So memory is at most some twenty times the pickle, or a little.
+// A value takes about 80 bytes of memory, and picklers write more than four for each that is not shared: a tensor's
+// dozen takes a hundred. So memory is at most some twenty times the pickle, or a little.
 constexpr std::size_t kBytesPerValue = 4;
 constexpr std::size_t kValuesAlways = 1'000'000;
 constexpr std::size_t kMaxValues = 32'000'000;
 
-// A call may take one and the same value again and again, and makes copies of it: of what picklers write, some bytes for
-// each byte of the pickle.
+// A call may take one and the same value again and again, and makes copies of it: of what picklers write, some bytes
+// for each byte of the pickle.
 constexpr std::uint64_t kRepeatedPerByte = 16;
 constexpr std::uint64_t kRepeatedAlways = 1U << 20;
 
@@ -97,11 +97,10 @@ class Reader {
   void PushText(PickleKind kind, std::string_view text) { Push({.kind = kind, .text = text}); }
   void PushBits(PickleKind kind, std::uint64_t bits) { Push({.kind = kind, .bits = bits}); }
 
-  // The values that pickles are full of are one each, however often they stand there: None, the bools, ints of two bytes and
-  // the empty tuple.
+  // The values that pickles are full of are one each, however often they stand there: None, the bools, ints of two
+  // bytes and the empty tuple.
   void PushShared(PickleKind kind, std::uint64_t bits = 0) {
-    const auto [it, added] =
-        shared_.try_emplace(std::pair(kind, bits), static_cast<PickleRef>(graph_.values.size()));
+    const auto [it, added] = shared_.try_emplace(std::pair(kind, bits), static_cast<PickleRef>(graph_.values.size()));
     if (!added) return stack_.push_back(it->second);
     PushBits(kind, bits);
   }

@@ -203,7 +203,8 @@ absl::Status Layout::Enter(PickleRef ref, std::optional<v1::Scalar> key, Part pa
     node.set_kind(v1::NODE_KIND_SCALAR);
     node.mutable_value()->set_none(true);
     CKPT_RETURN_IF_ERROR(walk_.Next(node));
-    return refused != nullptr ? Refuse(*refused) : UnsupportedValue(walk_.path(), "a container that contains itself", kAdvice);
+    return refused != nullptr ? Refuse(*refused)
+                              : UnsupportedValue(walk_.path(), "a container that contains itself", kAdvice);
   }
   CKPT_RETURN_IF_ERROR(CountText(value.text.size()));
   node.set_kind(ToNodeKind(value.kind));
@@ -268,7 +269,8 @@ absl::Status Layout::SetLeaf(const PickleValue& value, v1::StateNode& node) {
 
 absl::Status Layout::SetShape(const PickleValue& size, v1::Tensor& meta) const {
   if (size.items.size() > kMaxDimensions)
-    return UnsupportedValue(walk_.path(), absl::StrCat("a tensor of more than ", kMaxDimensions, " dimensions"), kAdvice);
+    return UnsupportedValue(walk_.path(), absl::StrCat("a tensor of more than ", kMaxDimensions, " dimensions"),
+                            kAdvice);
   for (const PickleRef ref : size.items) {
     const PickleValue& extent = graph_[ref];
     if (extent.kind != Kind::kInt || static_cast<std::int64_t>(extent.bits) < 0)
@@ -359,7 +361,8 @@ absl::Status Layout::SetTensor(PickleRef ref, Part part, v1::StateNode& node) {
 // An array whose elements no tensor type has becomes bytes, with one dimension more: an element's bytes.
 absl::Status Layout::SetArray(PickleRef ref, v1::StateNode& node) {
   const PickleValue& value = graph_[ref];
-  if (value.items.empty()) return UnsupportedValue(walk_.path(), "numpy.ndarray without a state", "the file is malformed");
+  if (value.items.empty())
+    return UnsupportedValue(walk_.path(), "numpy.ndarray without a state", "the file is malformed");
   if (const auto it = tensors_.find(ref); it != tensors_.end()) {
     node.set_tensor(it->second);
     return absl::OkStatus();

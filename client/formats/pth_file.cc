@@ -67,8 +67,8 @@ absl::StatusOr<Entries> IndexEntries(const std::vector<ZipEntry>& entries) {
     return BadFile("it is a TorchScript archive; save the module's state_dict() with torch.save instead");
   for (const ZipEntry& entry : entries)
     if (entry.compressed)
-      return BadFile(absl::StrCat("entry ", entry.name,
-                                  " is compressed, which torch.save never does; unzip it and pack it again with zip -0"));
+      return BadFile(absl::StrCat(
+          "entry ", entry.name, " is compressed, which torch.save never does; unzip it and pack it again with zip -0"));
   if (!index.contains("data.pkl")) return BadFile("it has no data.pkl; torch.save writes one");
   if (const auto order = index.find("byteorder"); order != index.end() && order->second->bytes != "little")
     return BadFile("it was written on a big-endian machine; load and save it again on a little-endian one");
@@ -88,7 +88,8 @@ absl::Status CheckCrc(const ZipEntry& entry, const MappedFile& file) {
                                   "when it was saved, read it without the check"));
 }
 
-absl::StatusOr<std::unique_ptr<StateFile>> Read(std::shared_ptr<const MappedFile> file, const ReadFileOptions& options) {
+absl::StatusOr<std::unique_ptr<StateFile>> Read(std::shared_ptr<const MappedFile> file,
+                                                const ReadFileOptions& options) {
   CKPT_RETURN_IF_ERROR(CheckIsArchive(file->bytes()));
   CKPT_ASSIGN_OR_RETURN(const std::vector<ZipEntry> entries, ReadZipDirectory(file->bytes()));
   CKPT_ASSIGN_OR_RETURN(const Entries index, IndexEntries(entries));

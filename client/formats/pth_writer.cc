@@ -44,7 +44,7 @@ class PthWriter : public StateFileWriter {
   struct Storage {
     std::uint64_t holder;  // number of the tensor that has its bytes
     std::uint64_t size_bytes;
-    v1::DType dtype;       // of its views, if they are all the same
+    v1::DType dtype;                 // of its views, if they are all the same
     std::uint64_t offset_bytes = 0;  // in the file
     WrittenPieces pieces = {};
   };
@@ -62,7 +62,7 @@ class PthWriter : public StateFileWriter {
   std::vector<std::size_t> storage_of_;   // tensor number → its storage, or the one that it shows; kNone: not written
   std::vector<std::string> array_bytes_;  // by tensor number
   std::vector<WrittenPieces> array_pieces_;
-  std::string pickle_;                    // complete unless there are arrays
+  std::string pickle_;  // complete unless there are arrays
   bool has_arrays_ = false;
   std::unique_ptr<OutputFile> file_;
 };
@@ -78,8 +78,8 @@ absl::Status PthWriter::PlaceTensors() {
     if (!HasTensor(node.kind())) continue;
     if (node.tensor() >= tensors_.size())
       return UnsupportedValue(walk.path(), absl::StrCat("tensor number ", node.tensor()), "there is no such tensor");
-    const absl::Status placed = node.kind() == v1::NODE_KIND_NUMPY_ARRAY ? PlaceArray(node.tensor())
-                                                                         : PlaceTensor(node.tensor());
+    const absl::Status placed =
+        node.kind() == v1::NODE_KIND_NUMPY_ARRAY ? PlaceArray(node.tensor()) : PlaceTensor(node.tensor());
     CKPT_RETURN_IF_ERROR(placed);
   }
   for (Storage& storage : storages_) {

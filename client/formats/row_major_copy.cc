@@ -17,7 +17,7 @@ namespace ckpt::formats {
 namespace {
 
 constexpr std::uint64_t kTileSize = 16U << 20;
-constexpr std::uint64_t kWriteSize = 16U << 10;   // of a tile's run in the target, if the tensor has such runs
+constexpr std::uint64_t kWriteSize = 16U << 10;  // of a tile's run in the target, if the tensor has such runs
 constexpr std::uint64_t kMaxReadSize = 1U << 20;
 constexpr std::uint64_t kReadGap = 4096;  // bytes between two elements that are rather read than left out
 

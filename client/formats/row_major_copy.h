@@ -14,9 +14,8 @@ struct RowMajorCopy {
   std::uint64_t to = 0;    // where its elements go in row-major order, apart from where they are
 };
 
-// Any strides that ReachBytes takes will do; all the bytes that they reach are in the file. Takes some 20 MiB of memory,
-// however large the tensor.
-// Errors: those of OutputFile.
+// Any strides that ReachBytes takes will do; all the bytes that they reach are in the file. Takes some 20 MiB of
+// memory, however large the tensor. Errors: those of OutputFile.
 absl::Status CopyRowMajor(const v1::Tensor& meta, const RowMajorCopy& copy, OutputFile& file);
 
 }  // namespace ckpt::formats

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-
 #include <nlohmann/json.hpp>
 
 #include "absl/container/flat_hash_set.h"
@@ -91,7 +90,8 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
 
   bool end_object() override {
     --depth_;
-    if (depth_ == 1 && !in_metadata_ && seen_ != kAllFields) return Fail("a tensor without dtype, shape or data_offsets");
+    if (depth_ == 1 && !in_metadata_ && seen_ != kAllFields)
+      return Fail("a tensor without dtype, shape or data_offsets");
     if (depth_ == 1) in_metadata_ = false;
     return true;
   }
@@ -190,7 +190,8 @@ absl::Status CheckTensors(const SafetensorsHeader& header, std::uint64_t data_si
     end = entry->end;
   }
   if (end > data_size)
-    return DamagedFile(absl::StrCat("it is truncated: its tensors have ", end, " bytes, of which ", data_size, " are there"));
+    return DamagedFile(
+        absl::StrCat("it is truncated: its tensors have ", end, " bytes, of which ", data_size, " are there"));
   if (end < data_size) return BadFile(absl::StrCat("it has ", data_size - end, " bytes that belong to no tensor"));
   return absl::OkStatus();
 }

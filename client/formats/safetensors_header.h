@@ -22,19 +22,19 @@ struct SafetensorsEntry {
 };
 
 struct SafetensorsHeader {
-  std::vector<SafetensorsEntry> entries;                       // in the header's order
-  std::vector<std::pair<std::string, std::string>> metadata;   // "__metadata__", in the header's order
+  std::vector<SafetensorsEntry> entries;                      // in the header's order
+  std::vector<std::pair<std::string, std::string>> metadata;  // "__metadata__", in the header's order
   bool has_metadata = false;
-  std::uint64_t size_bytes = 0;                                // with the length: where the tensors' bytes begin
+  std::uint64_t size_bytes = 0;  // with the length: where the tensors' bytes begin
 };
 
-// Parses and checks the beginning of a file of `file` bytes: as the safetensors library does, each tensor's bytes must be
-// as many as its shape says, and together they must be the rest of the file, without holes and overlaps.
-// Errors: InvalidArgument, DataLoss (truncated).
+// Parses and checks the beginning of a file of `file` bytes: as the safetensors library does, each tensor's bytes must
+// be as many as its shape says, and together they must be the rest of the file, without holes and overlaps. Errors:
+// InvalidArgument, DataLoss (truncated).
 absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(std::string_view file);
 
-// The header as bytes, a multiple of 8. The entries' bytes must be as ParseSafetensorsHeader wants them. InvalidArgument for
-// a dtype that the format does not have.
+// The header as bytes, a multiple of 8. The entries' bytes must be as ParseSafetensorsHeader wants them.
+// InvalidArgument for a dtype that the format does not have.
 absl::StatusOr<std::string> FormatSafetensorsHeader(const SafetensorsHeader& header);
 
 // The format's name of a type: "BF16"; "" if it has none.

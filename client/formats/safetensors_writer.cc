@@ -36,15 +36,15 @@ class SafetensorsWriter : public StateFileWriter {
     std::uint64_t tensor;        // that it shows
     std::uint64_t offset_bytes;  // in the file
     std::uint64_t size_bytes;
-    bool row_major;              // it is one run of the source's bytes
+    bool row_major;  // it is one run of the source's bytes
   };
   struct Source {
     std::uint64_t size_bytes = 0;
     std::vector<Placement> placements = {};
     WrittenPieces pieces = {};
     std::uint64_t received_bytes = 0;
-    // A placement is not one run of bytes: until all have come they are kept in the file, behind its end, so that memory
-    // does not grow with them.
+    // A placement is not one run of bytes: until all have come they are kept in the file, behind its end, so that
+    // memory does not grow with them.
     bool strided = false;
     std::uint64_t kept_at = 0;
     bool copied = false;
@@ -87,7 +87,8 @@ absl::Status SafetensorsWriter::Open(const std::string& path, std::span<const v1
       return UnsupportedValue(name, absl::StrCat("tensor number ", tensor), "there is no such tensor");
     const v1::Tensor& meta = tensors_[tensor];
     order.push_back(header.entries.size());
-    header.entries.push_back({.name = name, .dtype = meta.dtype(), .shape = {meta.shape().begin(), meta.shape().end()}});
+    header.entries.push_back(
+        {.name = name, .dtype = meta.dtype(), .shape = {meta.shape().begin(), meta.shape().end()}});
   }
   // The largest elements first: so every tensor is aligned to its own.
   std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
@@ -146,8 +147,8 @@ absl::Status SafetensorsWriter::Write(std::uint64_t tensor, std::uint64_t offset
     const std::uint64_t begin = std::max(offset_bytes, from);
     const std::uint64_t end = std::min(offset_bytes + text.size(), from + placement.size_bytes);
     if (begin >= end) continue;
-    CKPT_RETURN_IF_ERROR(file_->WriteAt(placement.offset_bytes + begin - from,
-                                        text.substr(begin - offset_bytes, end - begin)));
+    CKPT_RETURN_IF_ERROR(
+        file_->WriteAt(placement.offset_bytes + begin - from, text.substr(begin - offset_bytes, end - begin)));
   }
   source.pieces.Add(offset_bytes, text.size(), 0);
   source.received_bytes += text.size();

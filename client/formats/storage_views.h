@@ -32,7 +32,7 @@ class StorageViews {
  private:
   struct View {
     Tensor tensor;
-    std::size_t storage;      // kNone without elements, or for bytes that nothing else shows
+    std::size_t storage;  // kNone without elements, or for bytes that nothing else shows
     std::uint64_t begin = 0;
     std::uint64_t end = 0;  // of the bytes that it reaches
     bool dense = true;
@@ -40,11 +40,11 @@ class StorageViews {
   struct Storage {
     std::string_view bytes;
     std::uint64_t begin = UINT64_MAX;
-    std::uint64_t end = 0;            // of the bytes that views reach
+    std::uint64_t end = 0;  // of the bytes that views reach
     std::uint64_t first_view = 0;
     bool has_views = false;
-    bool one_view = true;             // all views are the same, and dense
-    std::uint64_t holder = 0;         // number of the tensor that holds its bytes, once it is in the state
+    bool one_view = true;      // all views are the same, and dense
+    std::uint64_t holder = 0;  // number of the tensor that holds its bytes, once it is in the state
     bool placed = false;
   };
 

@@ -69,8 +69,7 @@ absl::StatusOr<ZipEntry> ReadEntry(unzFile zip, std::string_view file) {
   if (info.size_filename == 0 || info.size_filename > kMaxNameSize)
     return BadFile(absl::StrCat("an entry's name has ", info.size_filename, " bytes"));
   ZipEntry entry{.name = std::string(name.data(), info.size_filename)};
-  if (!IsPrintableUtf8(entry.name))
-    return BadFile(absl::StrCat("an entry has the name ", PrintableUtf8(entry.name)));
+  if (!IsPrintableUtf8(entry.name)) return BadFile(absl::StrCat("an entry has the name ", PrintableUtf8(entry.name)));
   if ((info.flag & 1) != 0) return BadFile(absl::StrCat("entry ", entry.name, " is encrypted"));
   entry.compressed = info.compression_method != 0 || info.compressed_size != info.uncompressed_size;
   // Also checks the local header, against which the directory's offset is worth something.

@@ -12,8 +12,8 @@
 
 namespace ckpt::formats {
 
-// Lays out stored entries one after the other, each one's bytes at a multiple of 64 as torch.save does it, and writes the
-// headers around them and the directory (ZIP64 where it is needed). The entries' own bytes are somebody else's to
+// Lays out stored entries one after the other, each one's bytes at a multiple of 64 as torch.save does it, and writes
+// the headers around them and the directory (ZIP64 where it is needed). The entries' own bytes are somebody else's to
 // write, to where AddEntry says, before or after. The same calls give the same layout. Not thread-safe.
 class ZipWriter {
  public:

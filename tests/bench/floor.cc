@@ -59,7 +59,8 @@ void Receive(server::RawStream& stream, const std::string& dir) {
       skip -= part;
     }
     [[maybe_unused]] const volatile std::uint8_t digest = Sha256(pieces).bytes[0];
-    for (const Bytes piece : pieces) CKPT_CHECK(write(fd, piece.data(), piece.size()) == static_cast<ssize_t>(piece.size()));
+    for (const Bytes piece : pieces)
+      CKPT_CHECK(write(fd, piece.data(), piece.size()) == static_cast<ssize_t>(piece.size()));
     unsynced += kMessage;
     if (unsynced >= kSyncBytes) CKPT_CHECK(fdatasync(fd) == 0);
     unsynced %= kSyncBytes;

@@ -1,6 +1,7 @@
-// The product, doing what the floor does and more: `product ADDRESS RUN MIB` saves a state that the server has not seen, saves it
-// again as the next epoch, and restores it into memory. Prints the seconds of each, the bytes that the second save stored, and
-// the most memory, in KiB, that this process had beyond the state itself while it saved, and while it restored.
+// The product, doing what the floor does and more: `product ADDRESS RUN MIB` saves a state that the server has not
+// seen, saves it again as the next epoch, and restores it into memory. Prints the seconds of each, the bytes that the
+// second save stored, and the most memory, in KiB, that this process had beyond the state itself while it saved, and
+// while it restored.
 #include <chrono>
 #include <cstdio>
 #include <fstream>
@@ -73,8 +74,8 @@ absl::Status Measure(const std::string& address, const std::string& run, std::si
   seconds[2] = SecondsSince(start);
   added_kib[1] = MemoryKib("VmHWM:") - before;
   CKPT_CHECK(restored == data);
-  std::printf("%.6f %.6f %.6f %llu %ld %ld\n", seconds[0], seconds[1], seconds[2], static_cast<unsigned long long>(new_bytes),
-              added_kib[0], added_kib[1]);
+  std::printf("%.6f %.6f %.6f %llu %ld %ld\n", seconds[0], seconds[1], seconds[2],
+              static_cast<unsigned long long>(new_bytes), added_kib[0], added_kib[1]);
   return absl::OkStatus();
 }
 

@@ -52,7 +52,8 @@ absl::Status Copy(const std::string& in, const std::string& out, const ckpt::Rea
     if (state.tensors[i].data == nullptr) continue;
     const std::uint64_t size = *ckpt::SizeBytes(tensors[i]);
     for (std::uint64_t at = 0; at < size;) {
-      const std::uint64_t length = std::min(size - at, size > (1U << 20) ? std::uint64_t{1} << 20 : random() % 1000 + 1);
+      const std::uint64_t length =
+          std::min(size - at, size > (1U << 20) ? std::uint64_t{1} << 20 : random() % 1000 + 1);
       pieces.push_back({i, at, length});
       if (random() % 20 == 0) pieces.push_back({i, at, length - random() % length});
       at += length;

@@ -42,7 +42,8 @@ void CkptdProcess::Start() {
   const int watch = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
   ASSERT_GE(inotify_add_watch(watch, folder_.path().c_str(), IN_MOVED_TO), 0);
 
-  std::vector<std::string> args = {CKPTD_PATH, "--data", data().string(), "--listen", address_, "--address-file", file.string()};
+  std::vector<std::string> args = {CKPTD_PATH, "--data",         data().string(), "--listen",
+                                   address_,   "--address-file", file.string()};
   args.insert(args.end(), options_.begin(), options_.end());
   std::vector<char*> argv;
   for (std::string& arg : args) argv.push_back(arg.data());

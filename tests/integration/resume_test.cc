@@ -143,8 +143,9 @@ TEST_F(Resume, GivesUpWithAdviceWhenThereIsNoServer) {
   const State state = ModelState({memory_.Floats(1 << 20)});
   SaveOptions options = At("run", 1);
   options.progress = [&](std::uint64_t, std::uint64_t) { server_.Kill(); };
-  for (const absl::Status& status : {client->SaveState(options, state).status(), client->OpenRestore(Of("run@1")).status(),
-                                     client->GetRun("run").status(), client->BeginSave(At("run", 1)).status()}) {
+  for (const absl::Status& status :
+       {client->SaveState(options, state).status(), client->OpenRestore(Of("run@1")).status(),
+        client->GetRun("run").status(), client->BeginSave(At("run", 1)).status()}) {
     EXPECT_TRUE(absl::IsUnavailable(status)) << status;
     EXPECT_EQ(ReasonOf(status), "SERVER_UNREACHABLE");
     EXPECT_THAT(std::string(status.message()), HasSubstr("cannot reach a ckptd at " + server_.address()));
@@ -152,8 +153,8 @@ TEST_F(Resume, GivesUpWithAdviceWhenThereIsNoServer) {
 }
 
 TEST_F(Resume, AFailedCommitHasGivenTheMemoryBack) {
-  const std::unique_ptr<Client> client = *Client::Connect(
-      {.address = server_.address(), .retry_for = std::chrono::milliseconds(200)});
+  const std::unique_ptr<Client> client =
+      *Client::Connect({.address = server_.address(), .retry_for = std::chrono::milliseconds(200)});
   SaveOptions options = At("run", 1);
   options.progress = [&, killed = false](std::uint64_t done, std::uint64_t) mutable {
     if (killed || done < 8 * kMiB) return;

@@ -29,7 +29,8 @@ TEST_F(SaveRestore, OneTensorRoundTrips) {
 
 TEST_F(SaveRestore, SizesAroundTheLimitsRoundTrip) {
   std::vector<Tensor> tensors;
-  for (const std::uint64_t size : {0U, 1U, 4095U, 4096U, 4097U, (1U << 20) - 1, 1U << 20, (1U << 20) + 1, (3U << 20) + 17})
+  for (const std::uint64_t size :
+       {0U, 1U, 4095U, 4096U, 4097U, (1U << 20) - 1, 1U << 20, (1U << 20) + 1, (3U << 20) + 17})
     tensors.push_back(memory_.Random(v1::DTYPE_UINT8, {size}));
   const State state = ModelState(tensors);
   SaveOk(*client_, 1, state);
@@ -100,7 +101,8 @@ TEST_F(SaveRestore, AFlatStateOfManyKeysRoundTrips) {
   StateBuilder builder;
   builder.OrderedDict();
   for (int i = 0; i < 20000; ++i)
-    builder.Key("module.layers." + std::to_string(i) + ".self_attention.projection.weight").Tensor(memory_.Floats(1024));
+    builder.Key("module.layers." + std::to_string(i) + ".self_attention.projection.weight")
+        .Tensor(memory_.Floats(1024));
   const auto state = std::move(builder.End()).Build();
   ASSERT_TRUE(state.ok()) << state.status();
   SaveOk(*client_, 1, *state);
@@ -149,7 +151,8 @@ TEST_F(SaveRestore, SelectsTensorsUnderEachOfTheirNames) {
   ASSERT_TRUE((*restore)->ReadInto(std::vector<void*>{bytes.data(), nullptr, nullptr}).ok());
   EXPECT_EQ(std::memcmp(bytes.data(), shared.data, bytes.size()), 0);
   // What was not selected has no buffer, and a second read is as good as the first.
-  EXPECT_THAT(std::string((*restore)->ReadInto(std::vector<void*>(3, bytes.data())).message()), HasSubstr("was not selected"));
+  EXPECT_THAT(std::string((*restore)->ReadInto(std::vector<void*>(3, bytes.data())).message()),
+              HasSubstr("was not selected"));
   EXPECT_TRUE((*restore)->ReadInto(std::vector<void*>{bytes.data(), nullptr, nullptr}).ok());
 
   options.include = {};
@@ -247,7 +250,8 @@ TEST_F(SaveRestore, TwoSavesOfOneEpochAtOnceAreTwoWholeVersions) {
   std::uint64_t versions[2] = {};
   {
     std::vector<std::jthread> threads;
-    for (int i = 0; i < 2; ++i) threads.emplace_back([&, i] { versions[i] = SaveOk(*client_, 1, states[i]).checkpoint.version(); });
+    for (int i = 0; i < 2; ++i)
+      threads.emplace_back([&, i] { versions[i] = SaveOk(*client_, 1, states[i]).checkpoint.version(); });
   }
   EXPECT_THAT(std::vector(versions, versions + 2), ::testing::UnorderedElementsAre(1U, 2U));
   for (int i = 0; i < 2; ++i) ExpectRestores(*client_, absl::StrCat("run@1#", versions[i]), states[i]);

@@ -42,7 +42,8 @@ State ModelState(const std::vector<Tensor>& tensors, std::int64_t epoch) {
 }
 
 void ExpectRestores(Client& client, std::string_view reference, const State& state) {
-  const auto restore = client.OpenRestore({.reference = std::string(reference), .components = {}, .include = {}, .progress = {}});
+  const auto restore =
+      client.OpenRestore({.reference = std::string(reference), .components = {}, .include = {}, .progress = {}});
   ASSERT_TRUE(restore.ok()) << restore.status();
   ASSERT_EQ((*restore)->nodes().size(), state.nodes.size());
   for (std::size_t i = 0; i < state.nodes.size(); ++i)
@@ -63,7 +64,8 @@ void ExpectRestores(Client& client, std::string_view reference, const State& sta
   ASSERT_TRUE(read.ok()) << read;
   for (std::size_t i = 0; i < state.tensors.size(); ++i) {
     if (memory[i].size() <= 1) continue;
-    ASSERT_EQ(std::memcmp(memory[i].data(), state.tensors[i].data, memory[i].size() - 1), 0) << state.tensors[i].meta.path();
+    ASSERT_EQ(std::memcmp(memory[i].data(), state.tensors[i].data, memory[i].size() - 1), 0)
+        << state.tensors[i].meta.path();
   }
 }
 

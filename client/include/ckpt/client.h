@@ -49,8 +49,8 @@ struct SaveOptions {
   std::vector<std::pair<std::string, double>> metrics = {};
   std::vector<std::pair<std::string, std::string>> labels = {};
 
-  // The run's primary metric from this checkpoint on, by which RUN:best is found: NAME, NAME:min or NAME:max. Empty: what
-  // an earlier save of the run said, else the only metric that the run has.
+  // The run's primary metric from this checkpoint on, by which RUN:best is found: NAME, NAME:min or NAME:max. Empty:
+  // what an earlier save of the run said, else the only metric that the run has.
   std::string primary_metric = {};
 
   // Called from the saving thread with the bytes dealt with so far and the bytes of all tensors.
@@ -76,10 +76,11 @@ class Save {
   // Makes the checkpoint visible, atomically and durably: after OK it survives power loss. `nodes` is the tree over the
   // tensors added, each of which must be in it or be what a view shows; metrics are added to those of the options.
   // Lost connections are retried, and what the server had acked is not sent again.
-  // Errors: InvalidArgument (the tree, a name, a limit), ResourceExhausted (the server's disk or streams; nothing is lost),
-  //   Unavailable (retry the save later), AlreadyExists (the attempt is known with other content), Aborted (another stream
-  //   took the save over), FailedPrecondition (the session ended, another store answers, or it was committed before: begin
-  //   a new save), DataLoss (bytes changed on the way, or a damaged store), Internal (the server failed).
+  // Errors: InvalidArgument (the tree, a name, a limit), ResourceExhausted (the server's disk or streams; nothing is
+  // lost),
+  //   Unavailable (retry the save later), AlreadyExists (the attempt is known with other content), Aborted (another
+  //   stream took the save over), FailedPrecondition (the session ended, another store answers, or it was committed
+  //   before: begin a new save), DataLoss (bytes changed on the way, or a damaged store), Internal (the server failed).
   virtual absl::StatusOr<SaveResult> Commit(std::span<const v1::StateNode> nodes,
                                             std::span<const std::pair<std::string, double>> metrics) = 0;
 };
@@ -125,7 +126,8 @@ class Restore {
   [[nodiscard]] virtual bool selected(std::uint64_t tensor) const = 0;
 
   // Gives the sink every byte of the selected tensors (inline ones as well), each checked against its fingerprint.
-  // Errors: DataLoss (names run, epoch and tensor), Unavailable, the sink's. After an error what the sink got is partial.
+  // Errors: DataLoss (names run, epoch and tensor), Unavailable, the sink's. After an error what the sink got is
+  // partial.
   virtual absl::Status Read(TensorSink& sink) = 0;
 
   // The same into memory: buffers[i] takes all bytes of tensor i; null leaves it out. After an error the buffers are

@@ -33,9 +33,9 @@ class StateFile {
 };
 
 // Maps a file and reads its description; tensors' pages are read when they are used and given back by State::release.
-// State::check says whether the file was written to meanwhile. Who reads bytes that were cut off meanwhile gets a SIGBUS.
-// Errors: NotFound, InvalidArgument (not such a file, or holds what a state cannot: with the path and the type),
-// DataLoss (truncated or a wrong CRC).
+// State::check says whether the file was written to meanwhile. Who reads bytes that were cut off meanwhile gets a
+// SIGBUS. Errors: NotFound, InvalidArgument (not such a file, or holds what a state cannot: with the path and the
+// type), DataLoss (truncated or a wrong CRC).
 absl::StatusOr<std::unique_ptr<StateFile>> ReadStateFile(const std::string& path, FileFormat format,
                                                          const ReadFileOptions& options = {});
 

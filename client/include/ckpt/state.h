@@ -17,8 +17,8 @@ namespace ckpt {
 
 // A tensor in the caller's memory.
 struct Tensor {
-  // dtype, shape, strides, role, …; path and component are filled in from the tree by StateBuilder and Save. Has neither
-  // boxes nor inline_data.
+  // dtype, shape, strides, role, …; path and component are filled in from the tree by StateBuilder and Save. Has
+  // neither boxes nor inline_data.
   v1::Tensor meta;
 
   // Its bytes in memory order (see v1::Tensor.strides), little-endian, as many as its shape says. Null for a view and
@@ -34,12 +34,12 @@ struct State {
   // Its tensors: a node's `tensor` is an index into this.
   std::vector<Tensor> tensors;
 
-  // Optional. Called, from the saving thread, with a range of a tensor's bytes that the save does not need for now (it may
-  // read it again after a lost connection): a mapped file gives its pages back here.
+  // Optional. Called, from the saving thread, with a range of a tensor's bytes that the save does not need for now (it
+  // may read it again after a lost connection): a mapped file gives its pages back here.
   std::function<void(const void* data, std::size_t size)> release;
 
-  // Optional. Called, from the saving thread, when all bytes have been read and before the commit: an error ends the save
-  // with it, uncommitted. A file says here that it was changed meanwhile.
+  // Optional. Called, from the saving thread, when all bytes have been read and before the commit: an error ends the
+  // save with it, uncommitted. A file says here that it was changed meanwhile.
   std::function<absl::Status()> check;
 };
 
@@ -100,11 +100,11 @@ class StateBuilder {
   absl::Status status_;
 };
 
-// The nodes below the chosen top-level keys (`components`; empty: all) and, of those, the leaves whose path matches one of
-// the globs (`include`; empty: all) with the containers above them. A container without children is a leaf. Attributes
-// are not chosen by themselves: a container that stays keeps its own, with all that is below them. Tensors keep their
-// numbers. NotFound for a component that is not there, and for globs that match nothing; InvalidArgument where only some
-// members of a list, tuple or set would stay, and for a malformed tree or glob.
+// The nodes below the chosen top-level keys (`components`; empty: all) and, of those, the leaves whose path matches one
+// of the globs (`include`; empty: all) with the containers above them. A container without children is a leaf.
+// Attributes are not chosen by themselves: a container that stays keeps its own, with all that is below them. Tensors
+// keep their numbers. NotFound for a component that is not there, and for globs that match nothing; InvalidArgument
+// where only some members of a list, tuple or set would stay, and for a malformed tree or glob.
 absl::StatusOr<std::vector<v1::StateNode>> SelectNodes(std::span<const v1::StateNode> nodes,
                                                        std::span<const std::string> components,
                                                        std::span<const std::string> include);
