@@ -6,6 +6,7 @@ set_target_properties(ckpt_proto PROPERTIES EXPORT_NAME proto)
 set_target_properties(ckpt_grpc PROPERTIES EXPORT_NAME grpc)
 set_target_properties(ckpt_base PROPERTIES EXPORT_NAME base)
 set_target_properties(ckpt_formats PROPERTIES EXPORT_NAME formats)
+target_compile_features(ckpt_base PUBLIC cxx_std_20)  # and so of all who use the package
 install(TARGETS ckpt ckpt_formats ckpt_base ckpt_grpc ckpt_proto EXPORT ckpt
   ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT client)
 

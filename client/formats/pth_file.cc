@@ -3,6 +3,9 @@
 #include <libdeflate.h>
 
 #include <algorithm>
+#include <atomic>
+#include <system_error>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -18,7 +21,7 @@
 namespace ckpt::formats {
 namespace {
 
-// How much of the file is resident while its checksums are computed.
+// How much of the file is resident, for each thread, while its checksums are computed.
 constexpr std::size_t kWindowSize = 8U << 20;
 
 // The entries of an archive, by their names without the archive's own ("archive/data/0": "data/0").
@@ -88,13 +91,32 @@ absl::Status CheckCrc(const ZipEntry& entry, const MappedFile& file) {
                                   "when it was saved, read it without the check"));
 }
 
+// Checks the entries, on all cores.
+absl::Status CheckCrcs(const std::vector<ZipEntry>& entries, const MappedFile& file) {
+  std::vector<absl::Status> results(entries.size());
+  std::atomic<std::size_t> next = 0;
+  const auto check = [&] {
+    for (std::size_t i = next++; i < entries.size(); i = next++) results[i] = CheckCrc(entries[i], file);
+  };
+  std::vector<std::thread> threads;
+  try {
+    const std::size_t wanted = std::min<std::size_t>(std::thread::hardware_concurrency(), entries.size());
+    while (threads.size() + 1 < wanted) threads.emplace_back(check);
+  } catch (const std::system_error&) {  // there are no more threads: the others do it
+  }
+  check();
+  for (std::thread& thread : threads) thread.join();
+  for (const absl::Status& result : results) CKPT_RETURN_IF_ERROR(result);
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::unique_ptr<StateFile>> Read(std::shared_ptr<const MappedFile> file,
                                                 const ReadFileOptions& options) {
   CKPT_RETURN_IF_ERROR(CheckIsArchive(file->bytes()));
   CKPT_ASSIGN_OR_RETURN(const std::vector<ZipEntry> entries, ReadZipDirectory(file->bytes()));
   CKPT_ASSIGN_OR_RETURN(const Entries index, IndexEntries(entries));
   if (options.check_crc) {
-    for (const ZipEntry& entry : entries) CKPT_RETURN_IF_ERROR(CheckCrc(entry, *file));
+    CKPT_RETURN_IF_ERROR(CheckCrcs(entries, *file));
     file->Release(file->bytes().data(), file->bytes().size());
   }
   const std::string_view pickle = index.at("data.pkl")->bytes;
