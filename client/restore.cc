@@ -152,18 +152,21 @@ absl::Status RestoreJob::ReadTensors(const std::vector<bool>& wanted, TensorSink
   return Annotate(status, absl::StrCat("restoring ", manifest_.Name()));
 }
 
-// What comes wrong is asked for again, and then checked by the server, which so learns of damage in its store.
+// What comes wrong is asked for again, and then checked by the server, which so learns of all the damage in its store.
 absl::Status RestoreJob::Fetch(Reading& reading) {
-  reading.wrong = reading.check = false;
-  CKPT_RETURN_IF_ERROR(FetchMissing(reading));
-  reading.check = reading.wrong && reading.sink_status.ok();
-  return reading.check ? FetchMissing(reading) : absl::OkStatus();
+  reading.check = false;
+  const absl::Status status = FetchMissing(reading);
+  if (!reading.wrong || !reading.sink_status.ok() || !(status.ok() || absl::IsDataLoss(status))) return status;
+  reading.check = true;
+  const absl::Status checked = FetchMissing(reading);
+  return status.ok() ? checked : status;
 }
 
 absl::Status RestoreJob::FetchMissing(Reading& reading) {
   if (stream_ == nullptr) CKPT_RETURN_IF_ERROR(Reopen());
   const auto stream = std::move(stream_);
   reading.next_wanted = 0;
+  reading.wrong = false;
   const absl::Status status = stream->Fetch([&] { return NextWant(reading); },
                                             [&](const ChunkPieces& chunk) { return TakeChunk(chunk, reading); });
   // The sink's own errors are final, whatever their code.

@@ -84,9 +84,10 @@ absl::StatusOr<std::uint64_t> SaveJob::AddTensor(const Tensor& tensor) {
 
 absl::StatusOr<SaveResult> SaveJob::Commit(std::span<const v1::StateNode> nodes,
                                            std::span<const std::pair<std::string, double>> metrics) {
-  if (committed_)
-    return MakeError(absl::StatusCode::kFailedPrecondition, "OUT_OF_ORDER", "this save has committed; begin another");
+  if (over_)  // the tensors may have changed: what was fingerprinted then is not what would be committed now
+    return MakeError(absl::StatusCode::kFailedPrecondition, "OUT_OF_ORDER", "this save is over; begin another");
   CKPT_RETURN_IF_ERROR(tensors_.Place(nodes));
+  over_ = true;
   v1::SaveCommit commit;
   AddMetrics(metrics, *commit.mutable_metrics());
   v1::Checkpoint checkpoint;
@@ -99,7 +100,6 @@ absl::StatusOr<SaveResult> SaveJob::Commit(std::span<const v1::StateNode> nodes,
   lent_.WaitForAll();
   if (absl::IsDataLoss(status)) CKPT_RETURN_IF_ERROR(check_());  // bytes that changed after they were fingerprinted
   CKPT_RETURN_IF_ERROR(status);
-  committed_ = true;
   connection_->memory.Learn(chunks_->Known());
   return Result(std::move(checkpoint));
 }

@@ -57,7 +57,7 @@ class SaveJob final : public Save {
   TensorSet tensors_;
   std::optional<SaveChunks> chunks_;  // once Commit has tensors and limits
   std::vector<bool> cited_;           // in the stream that committed
-  bool committed_ = false;
+  bool over_ = false;                 // Commit has taken the tree
   bool probed_ = false;
   bool send_all_ = false;  // the server lost a chunk that was cited: cite nothing
   // How far any stream got.

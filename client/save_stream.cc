@@ -34,8 +34,8 @@ absl::StatusOr<std::unique_ptr<SaveStream>> SaveStream::Open(grpc::GenericStub& 
 
 absl::Status SaveStream::ReadBegun() {
   CKPT_RETURN_IF_ERROR(Await([&] { return has_begun_ && acked_left_ == 0; }));
-  if (begun_.has_committed()) return absl::OkStatus();
-  if (begun_.chunk_size() == 0 || begun_.inline_limit() == 0 || begun_.max_message_bytes() / 2 < kMessageBytes)
+  if (begun_.chunk_size() == 0 || begun_.inline_limit() == 0 || begun_.max_message_bytes() / 2 < kMessageBytes ||
+      begun_.chunk_size() > begun_.max_message_bytes() || begun_.inline_limit() > begun_.max_message_bytes() / 2)
     return Unexpected("it began with impossible limits");
   return absl::OkStatus();
 }

@@ -75,12 +75,13 @@ class Save {
 
   // Makes the checkpoint visible, atomically and durably: after OK it survives power loss. `nodes` is the tree over the
   // tensors added, each of which must be in it or be what a view shows; metrics are added to those of the options.
-  // Lost connections are retried, and what the server had acked is not sent again.
-  // Errors: InvalidArgument (the tree, a name, a limit), ResourceExhausted (the server's disk or streams; nothing is
-  // lost),
-  //   Unavailable (retry the save later), AlreadyExists (the attempt is known with other content), Aborted (another
-  //   stream took the save over), FailedPrecondition (the session ended, another store answers, or it was committed
-  //   before: begin a new save), DataLoss (bytes changed on the way, or a damaged store), Internal (the server failed).
+  // Lost connections are retried, and what the server had acked is not sent again. Once: after an error of the save,
+  // too, begin another. Errors: InvalidArgument (the tree, a name, a limit), ResourceExhausted (the server's disk or
+  // streams; nothing is
+  //   lost), Unavailable (retry the save later), AlreadyExists (the attempt is known with other content), Aborted
+  //   (another stream took the save over), FailedPrecondition (the session ended, another store answers, or Commit was
+  //   called before: begin a new save), DataLoss (bytes changed on the way, or a damaged store), Internal (the server
+  //   failed).
   virtual absl::StatusOr<SaveResult> Commit(std::span<const v1::StateNode> nodes,
                                             std::span<const std::pair<std::string, double>> metrics) = 0;
 };

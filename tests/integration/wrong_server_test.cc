@@ -1,0 +1,91 @@
+// A server that does not keep to the protocol: the client notices.
+#include <grpcpp/grpcpp.h>
+
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/digest.h"
+#include "ckpt/status.h"
+#include "ckpt/v1/service.grpc.pb.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/integration/client_fixture.h"
+
+namespace ckpt::testing {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr std::size_t kSize = 8192;
+
+// Has one checkpoint of one tensor, whose bytes it sends with a bit flipped, and not at all when they are to be
+// checked.
+class ForgetfulServer final : public v1::CheckpointService::Service {
+ public:
+  ForgetfulServer() {
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port_);
+    builder.RegisterService(this);
+    server_ = builder.BuildAndStart();
+  }
+  ~ForgetfulServer() override { server_->Shutdown(); }
+
+  [[nodiscard]] std::string address() const { return absl::StrCat("127.0.0.1:", port_); }
+  [[nodiscard]] int checks() const { return checks_; }
+
+  grpc::Status Restore(grpc::ServerContext*,
+                       grpc::ServerReaderWriter<v1::RestoreResponse, v1::RestoreRequest>* stream) override {
+    v1::RestoreRequest request;
+    if (!stream->Read(&request)) return grpc::Status::OK;
+    for (const v1::RestoreResponse& message : Manifest()) stream->Write(message);
+    while (stream->Read(&request)) {
+      if (request.want().check()) {
+        ++checks_;
+        return grpc::Status::OK;
+      }
+      v1::RestoreResponse chunk;
+      chunk.mutable_chunk()->set_payload(std::string(kSize, 'y'));
+      stream->Write(chunk);
+    }
+    return grpc::Status::OK;
+  }
+
+ private:
+  static std::vector<v1::RestoreResponse> Manifest() {
+    const std::string bytes(kSize, 'x');
+    std::vector<v1::RestoreResponse> messages(4);
+    v1::RestoreHeader& header = *messages[0].mutable_header();
+    header.set_chunk_size(1 << 20);
+    header.mutable_checkpoint()->set_run("r");
+    header.mutable_checkpoint()->set_tensor_count(1);
+    messages[1].mutable_state()->add_nodes()->set_kind(v1::NODE_KIND_TENSOR);
+    v1::Tensor& tensor = *messages[2].mutable_tensors()->add_tensors();
+    tensor.set_dtype(v1::DTYPE_UINT8);
+    tensor.add_shape(kSize);
+    v1::Box& box = *tensor.add_boxes();
+    box.add_offset(0);
+    box.add_shape(kSize);
+    box.set_digests(std::string(Sha256(bytes).view()));
+    box.set_fingerprints(std::string(Xxh3(bytes).view()));
+    messages[3].mutable_start();
+    return messages;
+  }
+
+  int port_ = 0;
+  std::atomic<int> checks_ = 0;
+  std::unique_ptr<grpc::Server> server_;
+};
+
+TEST(WrongServer, ARestoreThatEndsBeforeAllHasComeIsAnError) {
+  const ForgetfulServer server;
+  const auto restore = ConnectTo(server.address())->OpenRestore(Of("r@0"));
+  ASSERT_TRUE(restore.ok()) << restore.status();
+  std::vector<char> buffer(kSize);
+  const absl::Status status = (*restore)->ReadInto(std::vector<void*>{buffer.data()});
+  EXPECT_EQ(ReasonOf(status), "PROTOCOL");
+  EXPECT_THAT(std::string(status.message()), HasSubstr("1 chunks too early"));
+  EXPECT_EQ(server.checks(), 1);
+}
+
+}  // namespace
+}  // namespace ckpt::testing
