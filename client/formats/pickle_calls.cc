@@ -197,10 +197,12 @@ PickleValue Call::Layout() {
 
 // The path's parts, as str() joins them.
 PickleValue Call::Path() {
+  constexpr std::size_t kMaxPathBytes = std::size_t{64} << 10;  // far beyond any system's
   const char separator = callable_.type_name.find("Windows") == std::string_view::npos ? '/' : '\\';
   std::string path;
   for (std::size_t i = 0; i < size(); ++i) {
     if (!Is(i, Kind::kStr)) return Refused();
+    if (path.size() + at(i).text.size() > kMaxPathBytes) return Refused();
     if (!path.empty() && path.back() != separator) path += separator;
     path += at(i).text;
   }

@@ -196,12 +196,6 @@ absl::Status CheckTensors(const SafetensorsHeader& header, std::uint64_t data_si
   return absl::OkStatus();
 }
 
-bool IsUtf8(std::string text) {
-  for (char& c : text)
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = ' ';  // control characters are UTF-8, too
-  return IsPrintableUtf8(text);
-}
-
 // As a JSON string; the text is UTF-8.
 std::string Quoted(std::string_view text) {
   return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);

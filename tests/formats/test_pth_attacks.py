@@ -182,6 +182,12 @@ def test_large_values_that_multiply(copy, tmp_path, pickled):
     assert "multiply" in refuse_pickle(copy, tmp_path, b"\x80\x02" + pickled + b".")
 
 
+def test_a_path_of_parts_that_multiply(copy, tmp_path):
+    pickled = TEXT + b"q\x000cpathlib\nPosixPath\n(" + b"h\x00" * 250_000 + b"tR."
+    assert "PosixPath" in refuse_pickle(copy, tmp_path, b"\x80\x02" + pickled)
+    assert copy.peak_mib < 400
+
+
 @pytest.mark.parametrize("opcode, says", [(b"]", "values"), (b"N", "left over")])
 def test_memory_is_in_proportion_to_the_pickle(copy, tmp_path, opcode, says):
     assert says in refuse_pickle(copy, tmp_path, b"\x80\x02" + opcode * (8 << 20) + b".")
