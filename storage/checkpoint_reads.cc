@@ -59,6 +59,7 @@ absl::StatusOr<std::string> ReadPage(Transaction& txn, const std::string& prefix
   while (true) {
     const std::size_t limit = std::min(size - count + 1, kScan);
     CKPT_ASSIGN_OR_RETURN(const auto rows, txn.Scan(prefix, after, limit));
+    if (rows.empty()) return std::string();
     for (const auto& [key, value] : rows) {
       if (count == size || (count != 0 && bytes + value.size() > kPageBytes))
         return absl::WebSafeBase64Escape(after.substr(prefix.size()));
@@ -68,7 +69,6 @@ absl::StatusOr<std::string> ReadPage(Transaction& txn, const std::string& prefix
       bytes += value.size();
       after = key;
     }
-    if (rows.size() < limit) return std::string();
   }
 }
 

@@ -29,6 +29,9 @@ inline constexpr char kConflict[] = "CONFLICT";
   return MakeError(absl::StatusCode::kAborted, kConflict, "transactions were in each other's way; try again");
 }
 
+// How much one Scan reads.
+inline constexpr std::size_t kScanBytes = std::size_t{4} << 20;
+
 // One transaction. Not thread-safe; lives while Transact's body runs. Any call may say Conflict(): the body returns it
 // and is run again.
 class Transaction {
@@ -45,9 +48,10 @@ class Transaction {
   virtual absl::Status Put(std::string_view key, std::string_view value) = 0;
   virtual absl::Status Delete(std::string_view key) = 0;
 
-  // The first `limit` rows whose key starts with `prefix` and is greater than `after` ("": all), in order of the key,
-  // this transaction's own writes among them. Not guarded: whoever decides on a scan first holds a row that every
-  // writer of the range holds at least shared.
+  // The first rows whose key starts with `prefix` and is greater than `after` ("": all), in order of the key, this
+  // transaction's own writes among them: at most `limit`, and no more once they have kScanBytes together. None: there
+  // are no more. Not guarded: whoever decides on a scan first holds a row that every writer of the range holds at least
+  // shared.
   virtual absl::StatusOr<std::vector<std::pair<std::string, std::string>>> Scan(std::string_view prefix,
                                                                                 std::string_view after,
                                                                                 std::size_t limit) = 0;

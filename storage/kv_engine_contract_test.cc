@@ -193,6 +193,20 @@ TEST_P(KvEngineContract, AScanGoesOnAfterAKeyWhetherItIsThereOrNot) {
   EXPECT_THAT(Scan("b", "", 0), IsEmpty());
 }
 
+TEST_P(KvEngineContract, AScanOfLargeRowsEndsEarlyAndGoesOn) {
+  const std::string megabyte(1 << 20, 'x');
+  for (char c = '0'; c <= '9'; ++c) Put("b"s + c, megabyte);
+  std::string seen;
+  for (std::string after;;) {
+    const auto rows = Scan("b", after);
+    if (rows.empty()) break;
+    EXPECT_LE(rows.size() * megabyte.size(), kScanBytes + megabyte.size());
+    for (const auto& [key, value] : rows) seen += key.back();
+    after = rows.back().first;
+  }
+  EXPECT_EQ(seen, "0123456789");
+}
+
 TEST_P(KvEngineContract, AScanSeesTheTransactionsOwnWrites) {
   for (const std::string& key : {"b1"s, "b3"s, "b5"s}) Put(key, "old");
   ASSERT_THAT(Transact([&](Transaction& txn) -> absl::Status {

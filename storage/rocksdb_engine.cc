@@ -123,8 +123,12 @@ class RocksDbTransaction final : public Transaction {
     const std::string_view start = std::max(prefix, after);
     it->Seek({start.data(), start.size()});
     if (it->Valid() && !after.empty() && it->key() == rocksdb::Slice(after.data(), after.size())) it->Next();
-    for (; it->Valid() && out.size() < limit && it->key().starts_with({prefix.data(), prefix.size()}); it->Next())
+    std::size_t bytes = 0;
+    const auto more = [&] { return it->Valid() && it->key().starts_with({prefix.data(), prefix.size()}); };
+    for (; out.size() < limit && bytes < kScanBytes && more(); it->Next()) {
       out.emplace_back(it->key().ToString(), it->value().ToString());
+      bytes += out.back().first.size() + out.back().second.size();
+    }
     CKPT_RETURN_IF_ERROR(Convert(it->status()));
     return out;
   }

@@ -45,8 +45,8 @@ absl::Status ForEachRow(Transaction& txn, const std::string& prefix, Body body) 
   std::string after;
   while (true) {
     CKPT_ASSIGN_OR_RETURN(const auto page, txn.Scan(prefix, after, kPage));
+    if (page.empty()) return absl::OkStatus();
     for (const auto& [key, value] : page) CKPT_RETURN_IF_ERROR(body(key, value));
-    if (page.size() < kPage) return absl::OkStatus();
     after = page.back().first;
   }
 }

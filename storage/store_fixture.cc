@@ -138,8 +138,11 @@ absl::StatusOr<std::map<std::string, std::string>> StoreTest::Restore(const std:
 std::vector<std::pair<std::string, std::string>> StoreTest::Rows(const std::string& prefix) {
   std::vector<std::pair<std::string, std::string>> out;
   CKPT_CHECK_OK(store_->engine().Transact(KvEngine::Durability::kLazy, [&](Transaction& txn) -> absl::Status {
-    CKPT_ASSIGN_OR_RETURN(out, txn.Scan(prefix, "", 10000));
-    return absl::OkStatus();
+    out.clear();
+    return ForEachRow(txn, prefix, [&](const std::string& key, const std::string& value) {
+      out.emplace_back(key, value);
+      return absl::OkStatus();
+    });
   }));
   return out;
 }
