@@ -67,11 +67,16 @@ absl::Status PackTable::Recover(const PackStore& packs) {
       if (!sealed) CKPT_RETURN_IF_ERROR(Seal(txn, pack));
       CKPT_ASSIGN_OR_RETURN(auto row, GetRow<v1::PackRow>(txn, keys::Pack(pack), Hold::kExclusive));
       const auto size = sizes.find(pack);
-      if (row->quarantined() || row->sealed_length() <= (size == sizes.end() ? 0 : size->second))
-        return absl::OkStatus();
-      spdlog::error("pack {} of domain {} should have {} bytes and has {}: checkpoints that use it are damaged",
-                    pack.ToHex(), row->domain(), row->sealed_length(), size == sizes.end() ? 0 : size->second);
-      row->set_quarantined(true);
+      const std::uint64_t bytes = size == sizes.end() ? 0 : size->second;
+      const bool too_short = bytes < row->sealed_length();
+      if (row->quarantined() == too_short) return absl::OkStatus();
+      if (too_short) {
+        spdlog::error("pack {} of domain {} should have {} bytes and has {}: checkpoints that use it are damaged",
+                      pack.ToHex(), row->domain(), row->sealed_length(), bytes);
+      } else {
+        spdlog::info("pack {} of domain {} has all its bytes again", pack.ToHex(), row->domain());
+      }
+      row->set_quarantined(too_short);
       return PutRow(txn, keys::Pack(pack), *row);
     }));
   }

@@ -21,7 +21,7 @@ class PackTable final : public PackRegistry {
   absl::Status Sealed(const PackId& pack) override;
 
   // At start-up: seals every pack that a crash left open at the length that its rows reach, and quarantines those whose
-  // file is shorter than that, so that nothing new relies on them.
+  // file is shorter than that, so that nothing new relies on them, for as long as it is.
   absl::Status Recover(const PackStore& packs);
 
  private:

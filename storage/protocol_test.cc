@@ -328,7 +328,16 @@ TEST_F(Protocol, APackThatLostBytesIsNotReliedOn) {
   ASSERT_THAT(Save(BeginOf("r", 1), {{"m.a", Data('a')}}).status(), IsOk());
   const PackId pack = PackIdOf(ChunkRowOf(Data('a')));
   CloseStore();
-  std::filesystem::resize_file(options_.dir / "packs" / "default" / (pack.ToHex() + ".pack"), 5000);
+  const std::filesystem::path file = options_.dir / "packs" / "default" / (pack.ToHex() + ".pack");
+  std::filesystem::rename(file, dir_ / "moved");
+  OpenStore();
+  EXPECT_TRUE(PackRowOf(pack).quarantined());
+  CloseStore();
+  std::filesystem::rename(dir_ / "moved", file);
+  OpenStore();
+  EXPECT_FALSE(PackRowOf(pack).quarantined()) << "its file is there again";
+  CloseStore();
+  std::filesystem::resize_file(file, 5000);
   OpenStore();
   EXPECT_TRUE(PackRowOf(pack).quarantined());
   EXPECT_THAT(Restore("r@1").status(), HasReason("DATA_DAMAGED"));
