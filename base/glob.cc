@@ -26,10 +26,11 @@ std::uint32_t TakeEscaped(std::string_view glob, std::size_t& at) {
 }
 
 // Whether the set whose '[' is before `at` has the character; `at` moves behind its ']'. nullopt if it never closes.
-std::optional<bool> InSet(std::string_view glob, std::size_t& at, std::uint32_t character) {
+// `last_close` is where the glob's last ']' is.
+std::optional<bool> InSet(std::string_view glob, std::size_t last_close, std::size_t& at, std::uint32_t character) {
   const bool negated = at < glob.size() && (glob[at] == '!' || glob[at] == '^');
   if (negated) ++at;
-  if (const std::size_t last = glob.rfind(']'); last == glob.npos || last <= at) return std::nullopt;
+  if (last_close == glob.npos || last_close <= at) return std::nullopt;
   bool found = false;
   for (bool first = true; at < glob.size(); first = false) {
     if (glob[at] == ']' && !first) {
@@ -45,14 +46,14 @@ std::optional<bool> InSet(std::string_view glob, std::size_t& at, std::uint32_t 
 }
 
 // Whether what is at `at`, no '*', stands for the character; `at` moves behind it.
-bool StandsFor(std::string_view glob, std::size_t& at, std::uint32_t character) {
+bool StandsFor(std::string_view glob, std::size_t last_close, std::size_t& at, std::uint32_t character) {
   if (glob[at] == '?') {
     ++at;
     return true;
   }
   if (glob[at] == '[') {
     std::size_t end = at + 1;
-    if (const auto in_set = InSet(glob, end, character); in_set.has_value()) {
+    if (const auto in_set = InSet(glob, last_close, end, character); in_set.has_value()) {
       at = end;
       return *in_set;
     }
@@ -62,6 +63,7 @@ bool StandsFor(std::string_view glob, std::size_t& at, std::uint32_t character) 
 
 // Only the last '*' is ever tried again, with one character more: what is before it cannot match better.
 bool Matches(std::string_view glob, std::string_view path) {
+  const std::size_t last_close = glob.rfind(']');
   std::size_t g = 0;
   std::size_t p = 0;
   std::size_t behind_star = glob.npos;
@@ -73,7 +75,7 @@ bool Matches(std::string_view glob, std::string_view path) {
       continue;
     }
     std::size_t next = p;
-    if (g < glob.size() && StandsFor(glob, g, Take(path, next))) {
+    if (g < glob.size() && StandsFor(glob, last_close, g, Take(path, next))) {
       p = next;
       continue;
     }

@@ -45,7 +45,6 @@ class CondVar {
   bool WaitFor(Mutex& mutex, Duration duration) CKPT_REQUIRES(mutex) {
     return cv_.wait_for(mutex, duration) == std::cv_status::no_timeout;
   }
-  void NotifyOne() { cv_.notify_one(); }
   void NotifyAll() { cv_.notify_all(); }
 
  private:

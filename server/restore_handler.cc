@@ -84,7 +84,8 @@ absl::Status ServeRestore(storage::Store& store, RawStream& stream) {
   if (!first.has_value()) return Gone();
   if (!first->has_begin())
     return MakeError(absl::StatusCode::kFailedPrecondition, "OUT_OF_ORDER", "a restore starts with begin");
-  CKPT_ASSIGN_OR_RETURN(const std::unique_ptr<RestoreReader> reader, RestoreReader::Open(store, first->begin()));
+  CKPT_ASSIGN_OR_RETURN(const std::unique_ptr<RestoreReader> reader,
+                        RestoreReader::Open(store, first->begin(), [&] { return stream.broken(); }));
   CKPT_RETURN_IF_ERROR(SendManifest(*reader, stream));
   v1::RestoreResponse start;
   start.mutable_start();

@@ -33,6 +33,8 @@ namespace ckpt::storage {
 namespace {
 
 constexpr std::size_t kMaxReadFiles = 128;
+// Of a pack that is not sealed yet: a reference's bitmap has a bit for each.
+constexpr std::uint32_t kMaxRecords = 16384;
 constexpr std::uint64_t kMaxOffset = std::uint64_t{1} << 62;  // far beyond any file, far below the end of off_t
 constexpr char kEnding[] = ".pack";
 
@@ -202,7 +204,7 @@ void FilePackStore::Release(const PackId& id, bool indexed) {
     const auto it = std::find_if(open_.begin(), open_.end(), [&](const auto& p) { return p->id == id; });
     CKPT_CHECK(it != open_.end() && (*it)->busy);
     pack = it->get();
-    if (indexed && pack->size_bytes < options_.target_size_bytes) {
+    if (indexed && pack->size_bytes < options_.target_size_bytes && pack->records < kMaxRecords) {
       pack->busy = false;
       pack->last_used = options_.clock->Uptime();
       released_.NotifyAll();

@@ -93,6 +93,16 @@ TEST_F(FilePackStoreTest, PacksOfBeforeAreNeitherAppendedToNorCut) {
   EXPECT_EQ(ContentOf(FileOf(before.pack)), content);
 }
 
+TEST_F(FilePackStoreTest, APackOfManyRecordsIsSealed) {
+  const Bytes piece = AsBytes("x");
+  const std::vector<Record> records(16384, MakeRecord(RecordKind::kChunk, {&piece, 1}));
+  const WrittenBatch batch = store_->Write("d", records, nullptr).value();
+  EXPECT_THAT(sealed_, IsEmpty());
+  store_->Release(batch.pack, true);
+  EXPECT_THAT(sealed_, ElementsAre(batch.pack));
+  EXPECT_NE(Write("y", &batch.pack).pack, batch.pack);
+}
+
 TEST_F(FilePackStoreTest, StrayFilesAreNotListed) {
   const WrittenBatch batch = Write("payload");
   const std::string name = std::string(32, 'a');

@@ -59,7 +59,8 @@ absl::Status RestoreReader::Unreadable(const absl::Status& status, const RecordN
   return Damaged(absl::StrCat(where, " (", status.message(), ")"));
 }
 
-absl::StatusOr<std::unique_ptr<RestoreReader>> RestoreReader::Open(Store& store, const v1::RestoreBegin& begin) {
+absl::StatusOr<std::unique_ptr<RestoreReader>> RestoreReader::Open(Store& store, const v1::RestoreBegin& begin,
+                                                                   const std::function<bool()>& abandoned) {
   const std::string domain = begin.domain().empty() ? "default" : begin.domain();
   CKPT_ASSIGN_OR_RETURN(v1::Checkpoint checkpoint, Resolve(store.engine(), domain, begin.reference()));
   auto reader = std::unique_ptr<RestoreReader>(new RestoreReader(store, domain, std::move(checkpoint)));
@@ -70,7 +71,7 @@ absl::StatusOr<std::unique_ptr<RestoreReader>> RestoreReader::Open(Store& store,
   for (const bool tensors : {false, true})
     for (int i = 0; i < reader->root_.parts_size(); ++i)
       if (reader->root_.parts(i).tensors() == tensors) reader->order_.push_back(i);
-  CKPT_RETURN_IF_ERROR(reader->Select(begin));
+  CKPT_RETURN_IF_ERROR(reader->Select(begin, abandoned));
   return reader;
 }
 
@@ -82,7 +83,7 @@ v1::RestoreHeader RestoreReader::header() const {
 }
 
 // Decides about every tensor before the first part goes out: what a selected view shows comes before the view.
-absl::Status RestoreReader::Select(const v1::RestoreBegin& begin) {
+absl::Status RestoreReader::Select(const v1::RestoreBegin& begin, const std::function<bool()>& abandoned) {
   if (begin.include_size() > kMaxGlobs)
     return MakeError(absl::StatusCode::kInvalidArgument, "BAD_GLOB", absl::StrCat("more than ", kMaxGlobs, " globs"));
   for (const std::string& glob : begin.include()) CKPT_RETURN_IF_ERROR(CheckGlob(glob));
@@ -101,6 +102,8 @@ absl::Status RestoreReader::Select(const v1::RestoreBegin& begin) {
     CKPT_ASSIGN_OR_RETURN(const v1::ManifestPart part, ReadPart(root_.parts(i)));
     std::uint64_t number = root_.parts(i).first();
     for (const v1::Tensor& tensor : part.tensors()) {
+      if (number % 64 == 0 && abandoned())  // globs may take long
+        return MakeError(absl::StatusCode::kCancelled, "STREAM_ENDED", "the stream ended before all was sent");
       if (IsChosen(tensor, components, include)) {
         selected_[number] = true;
         if (tensor.has_view_of()) selected_[tensor.view_of()] = true;
@@ -137,14 +140,13 @@ absl::StatusOr<v1::ManifestPart> RestoreReader::ReadPart(const v1::ManifestPartR
 }
 
 // Remembers the digests of a part's chunks.
-absl::Status RestoreReader::NotePart(const v1::ManifestPart& part) {
+void RestoreReader::NotePart(const v1::ManifestPart& part) {
   for (const v1::Tensor& tensor : part.tensors()) {
     first_chunk_.push_back(digests_.size());
     for (const v1::Box& box : tensor.boxes())
       for (std::size_t i = 0; i < box.digests().size() / Digest::kSize; ++i)
         digests_.push_back(Digest::At(box.digests(), i));
   }
-  return absl::OkStatus();
 }
 
 absl::StatusOr<std::optional<v1::RestoreResponse>> RestoreReader::NextPart() {
@@ -154,14 +156,18 @@ absl::StatusOr<std::optional<v1::RestoreResponse>> RestoreReader::NextPart() {
     return std::optional<v1::RestoreResponse>();
   }
   const v1::ManifestPartRef& ref = root_.parts(order_[next_part_++]);
-  CKPT_ASSIGN_OR_RETURN(v1::ManifestPart part, ReadPart(ref));
+  absl::StatusOr<v1::ManifestPart> read = ReadPart(ref);
+  if (absl::IsDataLoss(read.status()))  // all that is damaged is to be known, so that one save can heal it
+    while (next_part_ < order_.size()) (void)ReadPart(root_.parts(order_[next_part_++]));
+  CKPT_RETURN_IF_ERROR(read.status());
+  v1::ManifestPart part = *std::move(read);
   v1::RestoreResponse out;
   if (!ref.tensors()) {
     out.mutable_state()->mutable_nodes()->Swap(part.mutable_nodes());
     return std::optional(std::move(out));
   }
   if (ref.first() != first_chunk_.size()) return Damaged("its manifest");
-  CKPT_RETURN_IF_ERROR(NotePart(part));
+  NotePart(part);
   v1::TensorPart& tensors = *out.mutable_tensors();
   tensors.set_first(ref.first());
   tensors.mutable_selected()->resize((static_cast<std::size_t>(part.tensors_size()) + 7) / 8);
@@ -233,21 +239,46 @@ absl::StatusOr<std::uint64_t> RestoreReader::Locate() {
   return bytes;
 }
 
-absl::Status RestoreReader::Read(const ChunkToRead& chunk, std::span<std::byte> buffer, bool check) const {
-  absl::Status status = store_.packs().Read(domain_, chunk.pack, chunk.offset, buffer);
-  if (status.ok()) status = CheckRecord(chunk, buffer, check);
+absl::Status RestoreReader::ReadRecord(const ChunkToRead& chunk, std::span<std::byte> buffer, bool check) const {
+  CKPT_RETURN_IF_ERROR(store_.packs().Read(domain_, chunk.pack, chunk.offset, buffer));
+  return CheckRecord(chunk, buffer, check);
+}
+
+// The chunk where it is now, if it has moved since the plan was made: it healed.
+std::optional<ChunkToRead> RestoreReader::Moved(const ChunkToRead& chunk) const {
+  const absl::StatusOr<std::vector<v1::ChunkRow>> rows = store_.chunks().Locate(domain_, {{false, chunk.digest}});
+  if (!rows.ok()) return std::nullopt;
+  const absl::StatusOr<PackId> pack = PackOfRow(rows->front());
+  if (!pack.ok() || (*pack == chunk.pack && rows->front().offset() == chunk.offset) ||
+      rows->front().stored_length() != chunk.stored_length)
+    return std::nullopt;
+  ChunkToRead moved = chunk;
+  moved.pack = *pack;
+  moved.offset = rows->front().offset();
+  return moved;
+}
+
+absl::Status RestoreReader::Read(ChunkToRead chunk, std::span<std::byte> buffer, bool check) const {
+  absl::Status status = ReadRecord(chunk, buffer, check);
   if (status.ok()) return status;
+  if (const auto moved = Moved(chunk); moved.has_value()) {
+    chunk = *moved;
+    status = ReadRecord(chunk, buffer, check);
+    if (status.ok()) return status;
+  }
   return Unreadable(status, {false, chunk.digest}, chunk.pack, chunk.offset,
                     absl::StrCat("tensor ", TensorPath(chunk.tensor), " chunk ", chunk.index));
 }
 
 // Looked up again when it is needed: paths are too many to keep.
 std::string RestoreReader::TensorPath(std::uint64_t tensor) const {
-  for (const v1::ManifestPartRef& ref : root_.parts()) {
-    if (!ref.tensors() || ref.first() > tensor) continue;
-    const absl::StatusOr<v1::ManifestPart> part = ReadPart(ref);
-    if (part.ok() && tensor - ref.first() < static_cast<std::uint64_t>(part->tensors_size()))
-      return part->tensors(static_cast<int>(tensor - ref.first())).path();
+  const v1::ManifestPartRef* holder = nullptr;  // the last part that begins before it
+  for (const v1::ManifestPartRef& ref : root_.parts())
+    if (ref.tensors() && ref.first() <= tensor) holder = &ref;
+  if (holder != nullptr) {
+    const absl::StatusOr<v1::ManifestPart> part = ReadPart(*holder);
+    if (part.ok() && tensor - holder->first() < static_cast<std::uint64_t>(part->tensors_size()))
+      return part->tensors(static_cast<int>(tensor - holder->first())).path();
   }
   return absl::StrCat("number ", tensor);
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -30,9 +31,11 @@ struct ChunkToRead {
 // Used by one thread. Memory: a part of the manifest, and some 80 bytes for each chunk that is asked for.
 class RestoreReader {
  public:
-  // Errors: NotFound (run, checkpoint, COMPONENT_NOT_FOUND), InvalidArgument (reference, glob), DataLoss, Internal (the
-  // stored bytes cannot be got at, and may be well).
-  static absl::StatusOr<std::unique_ptr<RestoreReader>> Open(Store& store, const v1::RestoreBegin& begin);
+  // `abandoned` is asked now and then: true ends it, as nobody waits for it any more. Errors: NotFound (run,
+  // checkpoint, COMPONENT_NOT_FOUND), InvalidArgument (reference, glob), DataLoss, Internal (the stored bytes cannot be
+  // got at, and may be well), Cancelled.
+  static absl::StatusOr<std::unique_ptr<RestoreReader>> Open(
+      Store& store, const v1::RestoreBegin& begin, const std::function<bool()>& abandoned = [] { return false; });
 
   [[nodiscard]] v1::RestoreHeader header() const;
 
@@ -52,16 +55,18 @@ class RestoreReader {
   // Reads a chunk's record, header and payload, into a buffer of kRecordHeaderSize + stored_length bytes. DataLoss,
   // with run, epoch and tensor, when it is not the chunk's: saves do not rely on it from then on. Internal, with them
   // too, when it cannot be got at. The payload is compared with its fingerprint only if `check` says so.
-  absl::Status Read(const ChunkToRead& chunk, std::span<std::byte> buffer, bool check) const;
+  absl::Status Read(ChunkToRead chunk, std::span<std::byte> buffer, bool check) const;
 
  private:
   RestoreReader(Store& store, std::string domain, v1::Checkpoint checkpoint)
       : store_(store), domain_(std::move(domain)), checkpoint_(std::move(checkpoint)) {}
 
-  absl::Status Select(const v1::RestoreBegin& begin);
+  absl::Status Select(const v1::RestoreBegin& begin, const std::function<bool()>& abandoned);
   absl::StatusOr<std::string> ReadManifestRecord(const Digest& digest) const;
   absl::StatusOr<v1::ManifestPart> ReadPart(const v1::ManifestPartRef& ref) const;
-  absl::Status NotePart(const v1::ManifestPart& part);
+  void NotePart(const v1::ManifestPart& part);
+  absl::Status ReadRecord(const ChunkToRead& chunk, std::span<std::byte> buffer, bool check) const;
+  [[nodiscard]] std::optional<ChunkToRead> Moved(const ChunkToRead& chunk) const;
   absl::StatusOr<std::uint64_t> Locate();
   [[nodiscard]] std::string TensorPath(std::uint64_t tensor) const;
   [[nodiscard]] absl::Status Damaged(std::string_view what) const;

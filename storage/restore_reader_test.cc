@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <fstream>
 #include <functional>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "storage/failing_disk_fixture.h"
@@ -111,6 +112,47 @@ TEST_F(RestoreReaderTest, ADamagedRecordCountsAsMissingUntilASaveHealsIt) {
       EXPECT_THAT(Restore("r@3").status(), IsOk());
     }
   }
+}
+
+TEST_F(RestoreReaderTest, AChunkThatHealedSinceThePlanIsReadWhereItIs) {
+  v1::RestoreBegin begin;
+  begin.set_reference("r@1");
+  const auto reader = *RestoreReader::Open(*store_, begin);
+  while (reader->NextPart().value().has_value()) continue;
+  ASSERT_THAT(reader->PlanSelected().status(), IsOk());
+  const std::vector<ChunkToRead> plan = reader->plan();
+  FlipBit(ChunkFile(), kPackHeaderSize + kRecordHeaderSize);
+  ASSERT_THAT(Restore("r@2").status(), HasReason("DATA_DAMAGED"));
+  ASSERT_THAT(Save(BeginOf("r", 3), {{"m.a", Data('a')}}).status(), IsOk());
+  std::string record(kRecordHeaderSize + plan.at(0).stored_length, '\0');
+  EXPECT_THAT(reader->Read(plan[0], std::as_writable_bytes(std::span(record)), true), IsOk());
+  EXPECT_EQ(record.substr(kRecordHeaderSize), Data('a'));
+}
+
+TEST_F(RestoreReaderTest, SelectsByComponentAndGlob) {
+  ASSERT_THAT(Save(BeginOf("s", 1), {{"m.a", Data('a')}, {"m.b", Data('b')}, {"o.a", Data('c')}}).status(), IsOk());
+  const auto selected = [&](std::vector<std::string> components, std::vector<std::string> include) {
+    v1::RestoreBegin begin;
+    begin.set_reference("s@1");
+    begin.mutable_components()->Add(components.begin(), components.end());
+    begin.mutable_include()->Add(include.begin(), include.end());
+    const auto reader = RestoreReader::Open(*store_, begin).value();
+    while (reader->NextPart().value().has_value()) continue;
+    CKPT_CHECK_OK(reader->PlanSelected().status());
+    std::set<std::uint64_t> tensors;
+    for (const ChunkToRead& chunk : reader->plan()) tensors.insert(chunk.tensor);
+    return tensors;
+  };
+  EXPECT_THAT(selected({}, {}), testing::ElementsAre(0, 1, 2));
+  EXPECT_THAT(selected({"m"}, {}), testing::ElementsAre(0, 1));
+  EXPECT_THAT(selected({}, {"*.a"}), testing::ElementsAre(0, 2));
+  EXPECT_THAT(selected({"o"}, {"*.a", "m.b"}), testing::ElementsAre(2));
+  v1::RestoreBegin begin;
+  begin.set_reference("s@1");
+  begin.add_components("x");
+  EXPECT_THAT(RestoreReader::Open(*store_, begin).status(), HasReason("COMPONENT_NOT_FOUND"));
+  begin.set_components(0, "m");
+  EXPECT_THAT(RestoreReader::Open(*store_, begin, [] { return true; }).status(), HasReason("STREAM_ENDED"));
 }
 
 TEST_F(RestoreReaderTest, WhatCannotBeGotAtDoesNotCountAsMissing) {

@@ -72,7 +72,9 @@ absl::StatusOr<std::unique_ptr<SaveStream>> SaveStream::Begin(Store& store, v1::
   CKPT_RETURN_IF_ERROR(store.reserve().Admit(0));
   CKPT_ASSIGN_OR_RETURN(const std::uint32_t chunk_size, store.OpenDomain(wanted.domain()));
   CKPT_ASSIGN_OR_RETURN(BegunSession begun, store.sessions().Begin(wanted, 0));
+  absl::Cleanup end = [&store, id = begun.ref.id] { store.sessions().End(id); };  // if there is no thread to be had
   auto stream = std::unique_ptr<SaveStream>(new SaveStream(store, chunk_size, std::move(begun), std::move(on_ack)));
+  std::move(end).Cancel();
   if (stream->again_) {
     CKPT_ASSIGN_OR_RETURN(stream->committed_, store.versions().CommittedBy(stream->row_));
   }
@@ -98,9 +100,11 @@ SaveStream::SaveStream(Store& store, std::uint32_t chunk_size, BegunSession begu
   for (const v1::ProgressRow& row : progress_) {
     earlier_new_bytes_ += row.new_bytes();
     acked_earlier_ += static_cast<std::uint64_t>(row.chunks_size());
-    for (const v1::ProgressRow::Chunk& chunk : row.chunks())
-      if (const auto digest = Digest::From(chunk.digest()); digest.has_value())
-        promised_[*digest] = {*Fingerprint::From(chunk.fingerprint()), chunk.raw_length()};
+    for (const v1::ProgressRow::Chunk& chunk : row.chunks()) {
+      const auto digest = Digest::From(chunk.digest());
+      const auto fingerprint = Fingerprint::From(chunk.fingerprint());
+      if (digest.has_value() && fingerprint.has_value()) promised_[*digest] = {*fingerprint, chunk.raw_length()};
+    }
   }
   if (!again_)
     writer_ = std::make_unique<BatchWriter>(store.packs(), store.chunks(), store.reserve(), session_,
@@ -217,6 +221,9 @@ absl::Status SaveStream::AddItem(BatchItem item) {
     item.tensor = tensors_.count() == 0 ? 0 : tensors_.number();
     item.index = tensors_.next_chunk();
     CKPT_RETURN_IF_ERROR(tensors_.AddChunk(item.digest, item.fingerprint, item.raw_length));
+    if (++chunks_ > kMaxChunks)
+      return MakeError(absl::StatusCode::kInvalidArgument, "TOO_LARGE",
+                       absl::StrCat("a state may have ", kMaxChunks, " chunks at most"));
     CKPT_ASSIGN_OR_RETURN(const std::uint32_t component, ComponentIndex(tensors_.tensor().component()));
     used_.push_back({{false, item.digest}, component});
   }

@@ -88,6 +88,7 @@ class SaveStream {
   std::uint64_t acked_earlier_ = 0;        // chunks in it
   std::uint64_t earlier_new_bytes_ = 0;
   std::uint64_t haves_ = 0;
+  std::uint64_t chunks_ = 0;
 
   TensorIntake tensors_;
   StateWalk walk_;

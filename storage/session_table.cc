@@ -167,13 +167,17 @@ absl::Status SessionTable::ExpireIdle() {
     for (const auto& [session, lease] : leases_)
       if (lease.streams == 0 && !TooYoung(lease)) over.push_back(session);
   }
+  absl::Status first;
   for (const SessionId& session : over) {
-    CKPT_RETURN_IF_ERROR(Expire(session));
+    if (const absl::Status status = Expire(session); !status.ok()) {
+      first.Update(status);
+      continue;
+    }
     const MutexLock lock(mutex_);
     const auto it = leases_.find(session);
     if (it != leases_.end() && it->second.streams == 0 && !TooYoung(it->second)) leases_.erase(it);
   }
-  return absl::OkStatus();
+  return first;
 }
 
 absl::Status SessionTable::Expire(const SessionId& session) {

@@ -77,11 +77,11 @@ def save_pth(path, state):
     return path
 
 
-def flip_a_bit(store, at):
+def flip_a_bit(store, near, offset):
     """In the pack that has these bytes."""
     for pack in store.glob("packs/*/*.pack"):
         data = pack.read_bytes()
-        if (place := data.find(at)) >= 0:
+        if (place := data.find(near) + offset) >= offset:
             pack.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
             return
     raise AssertionError("no pack has these bytes")
@@ -440,11 +440,12 @@ def test_damage_is_named_and_the_next_save_heals_it(tmp_path):
     with Server(CKPTCTL.parent / "ckptd", tmp_path / "store", tmp_path / "ckptd.log") as server:
         ctl = Ctl(CKPTCTL, server.address)
         first = ctl("save", "damage", path)
-        for name in ("w0", "w2"):
-            flip_a_bit(tmp_path / "store", state["model"][name].numpy().tobytes()[-100:])
+        for name, record, of_record in (("w0", 2, 500), ("w2", 2, 20)):  # in a payload, and in a record's header
+            chunk = state["model"][name].numpy().tobytes()[record << 20 :]
+            flip_a_bit(tmp_path / "store", chunk[:1000], of_record - 112)
         message = fails(7, "restore", "damage@1", tmp_path / "out.pth", server=server)
-        assert "run damage epoch 1 version 1, tensor model.w0 chunk 2" in message and "DATA_DAMAGED" in message
-        assert "tensor model.w2 chunk 2" in server.log.read_text()
+        assert "run damage epoch 1 version 1, tensor model.w2 chunk 2" in message and "DATA_DAMAGED" in message
+        assert "tensor model.w0 chunk 2" in server.log.read_text()
         assert not (tmp_path / "out.pth").exists()
         ctl("restore", "damage@1", tmp_path / "part.pth", "--include", "model.w1")
         again = ctl("save", "damage", path, "--epoch", 2)
