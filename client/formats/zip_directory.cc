@@ -1,10 +1,10 @@
 #include "client/formats/zip_directory.h"
 
-#include <minizip/unzip.h>
+#include <zip.h>
 
 #include <algorithm>
-#include <array>
 #include <cstring>
+#include <utility>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/container/flat_hash_set.h"
@@ -16,71 +16,84 @@
 namespace ckpt::formats {
 namespace {
 
-constexpr std::size_t kMaxEntries = 4'000'000;
+constexpr zip_int64_t kMaxEntries = 4'000'000;
 constexpr std::size_t kMaxNameSize = 1024;
 
-// minizip's view of the memory: a stream with a position.
-struct MemoryStream {
-  std::string_view file;
-  std::uint64_t position = 0;
+// libzip's view of the memory. libzip tells nobody where an entry's bytes lie, so this remembers where it read last.
+class MemorySource {
+ public:
+  explicit MemorySource(std::string_view file) : file_(file) { zip_error_init(&error_); }
+  ~MemorySource() { zip_error_fini(&error_); }
+  MemorySource(const MemorySource&) = delete;
+  MemorySource& operator=(const MemorySource&) = delete;
 
-  static MemoryStream& From(voidpf stream) { return *static_cast<MemoryStream*>(stream); }
+  std::uint64_t last_read() const { return last_read_; }
 
-  static uLong Read(voidpf, voidpf stream, void* out, uLong size) {
-    MemoryStream& self = From(stream);
-    const std::uint64_t left = self.file.size() - self.position;
-    const std::uint64_t count = std::min<std::uint64_t>(size, left);
-    std::memcpy(out, self.file.data() + self.position, count);
-    self.position += count;
-    return count;
+  static zip_int64_t Call(void* self, void* data, zip_uint64_t size, zip_source_cmd_t command) {
+    return static_cast<MemorySource*>(self)->Do(data, size, command);
   }
 
-  static long Seek(voidpf, voidpf stream, ZPOS64_T offset, int origin) {
-    MemoryStream& self = From(stream);
-    const std::uint64_t from = origin == ZLIB_FILEFUNC_SEEK_SET   ? 0
-                               : origin == ZLIB_FILEFUNC_SEEK_CUR ? self.position
-                                                                  : self.file.size();
-    std::uint64_t to = 0;
-    if (__builtin_add_overflow(from, offset, &to) || to > self.file.size()) return -1;
-    self.position = to;
-    return 0;
+ private:
+  zip_int64_t Do(void* data, zip_uint64_t size, zip_source_cmd_t command) {
+    switch (command) {
+      case ZIP_SOURCE_SUPPORTS:
+        return zip_source_make_command_bitmap(ZIP_SOURCE_OPEN, ZIP_SOURCE_READ, ZIP_SOURCE_CLOSE, ZIP_SOURCE_STAT,
+                                              ZIP_SOURCE_ERROR, ZIP_SOURCE_FREE, ZIP_SOURCE_SEEK, ZIP_SOURCE_TELL, -1);
+      case ZIP_SOURCE_OPEN: position_ = 0; return 0;
+      case ZIP_SOURCE_CLOSE:
+      case ZIP_SOURCE_FREE: return 0;
+      case ZIP_SOURCE_STAT: {
+        zip_stat_t& stat = *static_cast<zip_stat_t*>(data);
+        zip_stat_init(&stat);
+        stat.valid = ZIP_STAT_SIZE;
+        stat.size = file_.size();
+        return sizeof stat;
+      }
+      case ZIP_SOURCE_READ: {
+        const std::uint64_t count = std::min<std::uint64_t>(size, file_.size() - position_);
+        std::memcpy(data, file_.data() + position_, count);
+        last_read_ = std::exchange(position_, position_ + count);
+        return static_cast<zip_int64_t>(count);
+      }
+      case ZIP_SOURCE_SEEK: {
+        const zip_int64_t to = zip_source_seek_compute_offset(position_, file_.size(), data, size, &error_);
+        if (to < 0) return -1;
+        position_ = static_cast<std::uint64_t>(to);
+        return 0;
+      }
+      case ZIP_SOURCE_TELL: return static_cast<zip_int64_t>(position_);
+      case ZIP_SOURCE_ERROR: return zip_error_to_data(&error_, data, size);
+      default: zip_error_set(&error_, ZIP_ER_OPNOTSUPP, 0); return -1;
+    }
   }
 
-  zlib_filefunc64_def Functions() {
-    zlib_filefunc64_def functions{};
-    functions.zopen64_file = [](voidpf opaque, const void*, int) { return opaque; };
-    functions.zread_file = Read;
-    functions.zwrite_file = [](voidpf, voidpf, const void*, uLong) -> uLong { return 0; };
-    functions.ztell64_file = [](voidpf, voidpf stream) -> ZPOS64_T { return From(stream).position; };
-    functions.zseek64_file = Seek;
-    functions.zclose_file = [](voidpf, voidpf) { return 0; };
-    functions.zerror_file = [](voidpf, voidpf) { return 0; };
-    functions.opaque = this;
-    return functions;
-  }
+  std::string_view file_;
+  std::uint64_t position_ = 0;  // at most the file's size
+  std::uint64_t last_read_ = 0;
+  zip_error_t error_;
 };
 
-// The entry that minizip stands at.
-absl::StatusOr<ZipEntry> ReadEntry(unzFile zip, std::string_view file) {
-  unz_file_info64 info{};
-  std::array<char, kMaxNameSize> name;
-  if (unzGetCurrentFileInfo64(zip, &info, name.data(), name.size(), nullptr, 0, nullptr, 0) != UNZ_OK)
-    return DamagedFile("its zip directory is damaged");
-  if (info.size_filename == 0 || info.size_filename > kMaxNameSize)
-    return BadFile(absl::StrCat("an entry's name has ", info.size_filename, " bytes"));
-  ZipEntry entry{.name = std::string(name.data(), info.size_filename)};
+absl::StatusOr<ZipEntry> ReadEntry(zip_t* zip, zip_uint64_t index, const MemorySource& source, std::string_view file) {
+  zip_stat_t stat;
+  if (zip_stat_index(zip, index, ZIP_FL_ENC_RAW, &stat) != 0) return DamagedFile("its zip directory is damaged");
+  ZipEntry entry{.name = stat.name};
+  if (entry.name.empty() || entry.name.size() > kMaxNameSize)
+    return BadFile(absl::StrCat("an entry's name has ", entry.name.size(), " bytes"));
   if (!IsPrintableUtf8(entry.name)) return BadFile(absl::StrCat("an entry has the name ", PrintableUtf8(entry.name)));
-  if ((info.flag & 1) != 0) return BadFile(absl::StrCat("entry ", entry.name, " is encrypted"));
-  entry.compressed = info.compression_method != 0 || info.compressed_size != info.uncompressed_size;
-  // Also checks the local header, against which the directory's offset is worth something.
-  if (unzOpenCurrentFile2(zip, nullptr, nullptr, 1) != UNZ_OK)
-    return DamagedFile(absl::StrCat("entry ", entry.name, " has a damaged header"));
-  const std::uint64_t offset = unzGetCurrentFileZStreamPos64(zip);
-  unzCloseCurrentFile(zip);
-  if (offset > file.size() || info.compressed_size > file.size() - offset)
+  if (stat.encryption_method != ZIP_EM_NONE) return BadFile(absl::StrCat("entry ", entry.name, " is encrypted"));
+  entry.compressed = stat.comp_method != ZIP_CM_STORE || stat.comp_size != stat.size;
+  entry.crc32 = stat.crc;
+  if (stat.comp_size == 0) return entry;
+  // Goes by the entry's local header; what it reads first is where the bytes begin.
+  zip_file_t* const opened = zip_fopen_index(zip, index, ZIP_FL_COMPRESSED);
+  if (opened == nullptr) return DamagedFile(absl::StrCat("entry ", entry.name, " has a damaged header"));
+  char first;
+  const bool read = zip_fread(opened, &first, 1) == 1;
+  zip_fclose(opened);
+  const std::uint64_t offset = source.last_read();
+  if (!read || stat.comp_size > file.size() - offset)
     return DamagedFile(absl::StrCat("entry ", entry.name, " goes beyond the end of the file"));
-  entry.bytes = file.substr(offset, info.compressed_size);
-  entry.crc32 = static_cast<std::uint32_t>(info.crc);
+  entry.bytes = file.substr(offset, stat.comp_size);
   return entry;
 }
 
@@ -100,29 +113,30 @@ absl::Status CheckApart(const std::vector<ZipEntry>& entries) {
 }  // namespace
 
 absl::StatusOr<std::vector<ZipEntry>> ReadZipDirectory(std::string_view file) {
-  MemoryStream stream{file};
-  zlib_filefunc64_def functions = stream.Functions();
-  unzFile zip = unzOpen2_64("", &functions);
-  if (zip == nullptr) return DamagedFile("its zip directory is missing or damaged; the file may be truncated");
-  const absl::Cleanup closer = [zip] { unzClose(zip); };
-  unz_global_info64 global{};
-  if (unzGetGlobalInfo64(zip, &global) != UNZ_OK) return DamagedFile("its zip directory is damaged");
-  if (global.number_entry > kMaxEntries)
-    return BadFile(absl::StrCat("it has ", global.number_entry, " entries; at most ", kMaxEntries, " are read"));
-  std::vector<ZipEntry> entries;
-  // Of just 65,535 entries minizip does not know by itself which is the last.
-  const auto all = [&] { return global.number_entry == 0xffff && entries.size() == 0xffff; };
-  for (int step = unzGoToFirstFile(zip); step != UNZ_END_OF_LIST_OF_FILE && !all(); step = unzGoToNextFile(zip)) {
-    if (step != UNZ_OK || entries.size() >= global.number_entry) return DamagedFile("its zip directory is damaged");
-    CKPT_ASSIGN_OR_RETURN(ZipEntry entry, ReadEntry(zip, file));
-    entries.push_back(std::move(entry));
+  MemorySource source(file);
+  zip_source_t* const opened = zip_source_function_create(MemorySource::Call, &source, nullptr);
+  CKPT_CHECK(opened != nullptr);  // else memory is out
+  zip_t* const zip = zip_open_from_source(opened, ZIP_RDONLY, nullptr);
+  if (zip == nullptr) {
+    zip_source_free(opened);
+    return DamagedFile("its zip directory is missing or damaged; the file may be truncated");
   }
-  // The end record must be whole, and the file's end: minizip does not look at its last bytes.
+  const absl::Cleanup closer = [zip] { zip_discard(zip); };
+  // The directory must end with the file.
   constexpr std::size_t kEndRecordSize = 22;
-  const std::uint64_t tail = kEndRecordSize + global.size_comment;
+  int comment_size = 0;
+  zip_get_archive_comment(zip, &comment_size, ZIP_FL_ENC_RAW);
+  const std::uint64_t tail = kEndRecordSize + static_cast<std::uint64_t>(comment_size);
   if (tail > file.size() || !file.substr(file.size() - tail).starts_with("PK\x05\x06"))
     return DamagedFile("its zip directory does not end with the file; the file may be truncated");
-  if (entries.size() != global.number_entry) return DamagedFile("its zip directory is damaged");
+  const zip_int64_t count = zip_get_num_entries(zip, ZIP_FL_UNCHANGED);
+  if (count > kMaxEntries)
+    return BadFile(absl::StrCat("it has ", count, " entries; at most ", kMaxEntries, " are read"));
+  std::vector<ZipEntry> entries;
+  for (zip_int64_t i = 0; i < count; ++i) {
+    CKPT_ASSIGN_OR_RETURN(ZipEntry entry, ReadEntry(zip, static_cast<zip_uint64_t>(i), source, file));
+    entries.push_back(std::move(entry));
+  }
   CKPT_RETURN_IF_ERROR(CheckApart(entries));
   return entries;
 }

@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <string>
 #include <string_view>
 
@@ -22,9 +21,6 @@ class ZipWriter {
 
   // Without a sink only the layout comes out of it.
   explicit ZipWriter(Sink sink);
-  ~ZipWriter();
-  ZipWriter(const ZipWriter&) = delete;
-  ZipWriter& operator=(const ZipWriter&) = delete;
 
   struct Entry {
     std::string name;
@@ -39,12 +35,11 @@ class ZipWriter {
   absl::StatusOr<std::uint64_t> Finish();
 
  private:
-  class Stream;
+  absl::Status Write(std::string_view bytes);
 
-  [[nodiscard]] absl::Status Error() const;
-
-  std::unique_ptr<Stream> stream_;
-  void* zip_;  // minizip's
+  Sink sink_;
+  std::uint64_t position_ = 0;
+  std::string directory_;
   std::uint64_t entries_ = 0;
 };
 

@@ -20,7 +20,7 @@ LAYERS = {
     "server": (*BASE, *GRPC, r"storage/.*", r"spdlog/.*", r"CLI/.*", r"jemalloc/.*"),
     "client": (*BASE, *GRPC, *PUBLIC),
     "client/include": (*ABSL, *PUBLIC, *API_PROTO),
-    "client/formats": (*BASE, *PUBLIC, r"minizip/.*", r"zlib\.h", r"libdeflate\.h", r"nlohmann/.*"),
+    "client/formats": (*BASE, *PUBLIC, r"zip\.h", r"zlib\.h", r"libdeflate\.h", r"nlohmann/.*"),
     "client/cli": (*ABSL, *PUBLIC, *API_PROTO, r"google/protobuf/.*", r"CLI/.*", r"nlohmann/.*", r"client/cli/.*"),
     "client/examples": (*ABSL, *PUBLIC, *API_PROTO, r"CLI/.*", r"client/examples/.*"),
 }
