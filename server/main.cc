@@ -100,6 +100,8 @@ int main(int argc, char** argv) {
   app.add_option("--grace-s", grace_s, "Seconds that running calls get to finish after SIGTERM")
       ->check(CLI::Range(0, 3600))
       ->capture_default_str();
+  app.add_flag("--accept-loss", options.store.accept_loss,
+               "Start although checkpoints that were committed are missing from the catalog");
   app.set_version_flag("--version", "ckptd " CKPT_VERSION);
   app.footer("Example:\n  ckptd --data /var/lib/ckptd --listen 127.0.0.1:7070");
   try {

@@ -33,10 +33,9 @@ absl::StatusOr<std::uint64_t> DiskReserve::FreeBytes() const {
 }
 
 absl::Status DiskReserve::Full(std::uint64_t free, std::uint64_t wanted) const {
-  return MakeError(
-      absl::StatusCode::kResourceExhausted, "DISK_FULL",
-      absl::StrCat("the disk under ", dir_.string(), " is full: ", free >> 20, " MiB are free, ", (wanted >> 20) + 1,
-                   " MiB are needed; nothing is lost: make room there and save again"));
+  return MakeError(absl::StatusCode::kResourceExhausted, "DISK_FULL",
+                   absl::StrCat("the disk under ", dir_.string(), " is full: ", free >> 20, " MiB are free, ",
+                                (wanted >> 20) + 1, " MiB are needed; nothing is lost: make room there and try again"));
 }
 
 // What the file holds already.
@@ -99,6 +98,16 @@ absl::StatusOr<DiskReserve::Admission> DiskReserve::AdmitWrite(std::uint64_t byt
   CKPT_RETURN_IF_ERROR(Look(bytes));
   promised_bytes_ += bytes;
   return Admission(this, bytes);
+}
+
+absl::Status DiskReserve::NeedToStart(std::uint64_t bytes) {
+  const MutexLock lock(mutex_);
+  CKPT_ASSIGN_OR_RETURN(std::uint64_t free, FreeBytes());
+  if (free < bytes) {
+    Drop();
+    CKPT_ASSIGN_OR_RETURN(free, FreeBytes());
+  }
+  return free < bytes ? Full(free, bytes) : absl::OkStatus();
 }
 
 void DiskReserve::Release(std::uint64_t bytes) {

@@ -57,6 +57,9 @@ class DiskReserve {
   // The same, and promises them. The admission does not outlive this.
   absl::StatusOr<Admission> AdmitWrite(std::uint64_t bytes);
 
+  // OK when so much is free, if need be once the reserve is given up. ResourceExhausted DISK_FULL otherwise.
+  absl::Status NeedToStart(std::uint64_t bytes);
+
   // Gives the reserve up if there is less space than the margin: cheap enough for before each write to the catalog.
   void Watch();
 

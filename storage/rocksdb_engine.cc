@@ -1,18 +1,24 @@
 #include "storage/rocksdb_engine.h"
 
+#include <fcntl.h>
 #include <rocksdb/cache.h>
 #include <rocksdb/filter_policy.h>
 #include <rocksdb/table.h>
 #include <rocksdb/utilities/transaction_db.h>
+#include <rocksdb/utilities/write_batch_with_index.h>
 #include <unistd.h>
 
+#include <array>
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <random>
+#include <system_error>
 #include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/mutex.h"
 #include "base/status.h"
 
 namespace ckpt::storage {
@@ -34,7 +40,7 @@ absl::Status Convert(const rocksdb::Status& status) {
   if (status.IsNoSpace()) return MakeError(absl::StatusCode::kResourceExhausted, "DISK_FULL", text);
   if (status.IsCorruption())
     return MakeError(absl::StatusCode::kDataLoss, "CATALOG_DAMAGED",
-                     absl::StrCat(text, "; restore the catalog folder from a backup, or rebuild it from the packs"));
+                     absl::StrCat(text, "; restore the catalog folder from a backup"));
   return MakeError(absl::StatusCode::kInternal, "CATALOG_FAILED", text);
 }
 
@@ -65,6 +71,81 @@ rocksdb::Options DatabaseOptions() {
   table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
   options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
   return options;
+}
+
+// The file that says how far the log was on disk. It is written after the log was synced and never synced itself, so
+// that after a crash it says less than is true, not more. Thread-safe.
+class DurableFile {
+ public:
+  // A path that is empty: nothing is kept.
+  static absl::StatusOr<std::unique_ptr<DurableFile>> Open(const std::filesystem::path& path) {
+    if (path.empty()) return std::unique_ptr<DurableFile>(new DurableFile(-1, 0));
+    const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    std::array<unsigned char, 8> bytes{};
+    // One that a crash left shorter says nothing.
+    const ssize_t size = fd < 0 ? -1 : pread(fd, bytes.data(), bytes.size(), 0);
+    if (size < 0) {
+      const int error = errno;
+      if (fd >= 0) close(fd);
+      return MakeError(absl::StatusCode::kInternal, "CANNOT_OPEN_STORE",
+                       absl::StrCat("cannot read ", path.string(), ": ", std::system_category().message(error)));
+    }
+    std::uint64_t sequence = 0;
+    for (std::size_t i = bytes.size(); i-- != 0;) sequence = sequence << 8 | bytes[i];
+    return std::unique_ptr<DurableFile>(new DurableFile(fd, size == static_cast<ssize_t>(bytes.size()) ? sequence : 0));
+  }
+
+  ~DurableFile() {
+    if (fd_ >= 0) close(fd_);
+  }
+  DurableFile(const DurableFile&) = delete;
+  DurableFile& operator=(const DurableFile&) = delete;
+
+  std::uint64_t sequence() {
+    const MutexLock lock(mutex_);
+    return sequence_;
+  }
+
+  void Set(std::uint64_t sequence) {
+    const MutexLock lock(mutex_);
+    Write(sequence);
+  }
+
+  void Raise(std::uint64_t sequence) {
+    const MutexLock lock(mutex_);
+    if (sequence > sequence_) Write(sequence);
+  }
+
+ private:
+  DurableFile(int fd, std::uint64_t sequence) : fd_(fd), sequence_(sequence) {}
+
+  void Write(std::uint64_t sequence) CKPT_REQUIRES(mutex_) {
+    sequence_ = sequence;
+    std::array<unsigned char, 8> bytes;
+    for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<unsigned char>(sequence >> 8 * i);
+    // One that cannot be written says less, which is true too.
+    if (fd_ >= 0 && pwrite(fd_, bytes.data(), bytes.size(), 0) < 0) return;
+  }
+
+  const int fd_;
+  Mutex mutex_;
+  std::uint64_t sequence_ CKPT_GUARDED_BY(mutex_);
+};
+
+// DataLoss if the database ends before the sequence number. Changes nothing in its folder.
+absl::Status CheckReaches(const std::filesystem::path& dir, std::uint64_t sequence) {
+  std::uint64_t end = 0;
+  if (std::error_code error; std::filesystem::exists(dir / "CURRENT", error)) {
+    rocksdb::DB* opened = nullptr;
+    CKPT_RETURN_IF_ERROR(Convert(rocksdb::DB::OpenForReadOnly(DatabaseOptions(), dir.string(), &opened)));
+    end = std::unique_ptr<rocksdb::DB>(opened)->GetLatestSequenceNumber();
+  }
+  if (end >= sequence) return absl::OkStatus();
+  return MakeError(
+      absl::StatusCode::kDataLoss, "CATALOG_DAMAGED",
+      absl::StrCat(dir.string(), " lacks what was on disk before: it ends at write ", end, " of ", sequence,
+                   "; nothing was changed. Restore the folder from a backup, or serve what is left of it "
+                   "with --accept-loss"));
 }
 
 // The first key after all that start with the prefix; empty if there is none.
@@ -143,24 +224,33 @@ class RocksDbTransaction final : public Transaction {
 }  // namespace
 
 struct RocksDbEngine::Impl {
+  std::unique_ptr<DurableFile> durable;
   std::unique_ptr<rocksdb::TransactionDB> db;
   std::function<void(const absl::Status&)> on_fatal;
   std::function<void()> before_commit;
 };
 
 RocksDbEngine::RocksDbEngine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
-RocksDbEngine::~RocksDbEngine() = default;
+
+RocksDbEngine::~RocksDbEngine() {
+  if (impl_->db->FlushWAL(/*sync=*/true).ok()) impl_->durable->Raise(impl_->db->GetLatestSequenceNumber());
+}
 
 absl::StatusOr<std::unique_ptr<RocksDbEngine>> RocksDbEngine::Open(const std::filesystem::path& dir,
                                                                    RocksDbOptions options) {
   rocksdb::TransactionDBOptions transactions;
   transactions.transaction_lock_timeout = kLockTimeoutMs;
   transactions.default_lock_timeout = kLockTimeoutMs;
+  CKPT_ASSIGN_OR_RETURN(auto durable, DurableFile::Open(options.durable_file));
+  if (!options.accept_loss) CKPT_RETURN_IF_ERROR(CheckReaches(dir, durable->sequence()));
   rocksdb::TransactionDB* db = nullptr;
   const rocksdb::Status status = rocksdb::TransactionDB::Open(DatabaseOptions(), transactions, dir.string(), &db);
   CKPT_RETURN_IF_ERROR(Convert(status));
   auto impl = std::make_unique<Impl>();
   impl->db.reset(db);
+  // RocksDB has what it recovered in new files that it synced.
+  durable->Set(db->GetLatestSequenceNumber());
+  impl->durable = std::move(durable);
   impl->before_commit = std::move(options.before_commit);
   impl->on_fatal = options.on_fatal ? std::move(options.on_fatal) : Die;
   return std::unique_ptr<RocksDbEngine>(new RocksDbEngine(std::move(impl)));
@@ -179,8 +269,13 @@ absl::Status RocksDbEngine::Transact(Durability durability, const std::function<
     if (status.ok()) {
       if (!transaction.wrote()) return status;  // the locks go with txn
       if (impl_->before_commit) impl_->before_commit();
+      // Other transactions may come in between: then the log is on disk further than this says.
+      const std::uint64_t end = impl_->db->GetLatestSequenceNumber() + txn->GetWriteBatch()->GetWriteBatch()->Count();
       const rocksdb::Status committed = txn->Commit();
-      if (committed.ok()) return status;
+      if (committed.ok()) {
+        if (write.sync) impl_->durable->Raise(end);
+        return status;
+      }
       status = Convert(committed);
       if (ReasonOf(status) != kConflict) {
         impl_->on_fatal(status);

@@ -24,13 +24,21 @@ struct RocksDbOptions {
 
   // Called before each commit that writes, from any thread: the last moment to make room for it.
   std::function<void()> before_commit = nullptr;
+
+  // A file outside the database's folder that says how far its log was on disk: 8 bytes, little-endian, RocksDB's
+  // sequence number. RocksDB takes a log that was damaged or cut for one that ends there, as a crash leaves it; this
+  // tells the two apart. Made if it is not there; none if empty.
+  std::filesystem::path durable_file = {};
+
+  // Open a database that lost durable commits all the same.
+  bool accept_loss = false;
 };
 
 class RocksDbEngine final : public KvEngine {
  public:
   // Opens the database in the folder, making it if it is not there. One process at a time has it: the store's lock sees
-  // to that, and knows better than RocksDB's text why a folder cannot be opened. Errors: DataLoss CATALOG_DAMAGED,
-  // ResourceExhausted DISK_FULL, Internal.
+  // to that, and knows better than RocksDB's text why a folder cannot be opened. One that lost durable commits is left
+  // as it is. Errors: DataLoss CATALOG_DAMAGED, ResourceExhausted DISK_FULL, Internal.
   static absl::StatusOr<std::unique_ptr<RocksDbEngine>> Open(const std::filesystem::path& dir, RocksDbOptions options);
   ~RocksDbEngine() override;
 

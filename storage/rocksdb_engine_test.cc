@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <fstream>
+#include <optional>
 
 #include "storage/failing_disk_fixture.h"
 #include "storage/fresh_folder_fixture.h"
@@ -71,6 +72,92 @@ TEST_F(RocksDbEngineTest, ADamagedCatalogSaysSo) {
   std::ofstream(folder_.path() / "catalog" / "CURRENT") << "nonsense\n";
   EXPECT_THAT(RocksDbEngine::Open(folder_.path() / "catalog", {}).status(),
               IsError(absl::StatusCode::kDataLoss, "CATALOG_DAMAGED"));
+}
+
+class LostLogTest : public RocksDbEngineTest {
+ protected:
+  [[nodiscard]] std::filesystem::path Dir() const { return folder_.path() / "catalog"; }
+  [[nodiscard]] RocksDbOptions Options() const { return {.durable_file = folder_.path() / "durable"}; }
+
+  [[nodiscard]] std::filesystem::path Log() const {
+    for (const auto& entry : std::filesystem::directory_iterator(Dir()))
+      if (entry.path().extension() == ".log" && entry.file_size() != 0) return entry.path();
+    return {};
+  }
+
+  // Two rows, which nothing but the log holds.
+  void WriteTwoRows() {
+    const auto engine = Open(Options());
+    ASSERT_THAT(engine->Transact(kSync, PutA), IsOk());
+    ASSERT_THAT(engine->Transact(kSync, [](Transaction& txn) { return txn.Put("b", "2"); }), IsOk());
+  }
+
+  std::optional<std::string> Get(KvEngine& engine, std::string_view key) {
+    std::optional<std::string> value;
+    EXPECT_THAT(engine.Transact(kLazy,
+                                [&](Transaction& txn) -> absl::Status {
+                                  CKPT_ASSIGN_OR_RETURN(value, txn.Get(key, Hold::kNone));
+                                  return absl::OkStatus();
+                                }),
+                IsOk());
+    return value;
+  }
+
+  // Refused, and left as it is, until the loss is accepted.
+  void ExpectLoss() {
+    for (int round = 0; round < 2; ++round)
+      EXPECT_THAT(RocksDbEngine::Open(Dir(), Options()).status(),
+                  IsError(absl::StatusCode::kDataLoss, "CATALOG_DAMAGED"));
+    RocksDbOptions accept = Options();
+    accept.accept_loss = true;
+    const auto engine = Open(accept);
+    EXPECT_EQ(Get(*engine, "b"), std::nullopt);
+  }
+};
+
+TEST_F(LostLogTest, ADamagedLogIsNoCrash) {
+  WriteTwoRows();
+  const std::filesystem::path log = Log();
+  std::fstream file(log, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(static_cast<std::streamoff>(std::filesystem::file_size(log)) - 1);
+  file.put('\xff');
+  file.close();
+  ExpectLoss();
+  EXPECT_EQ(Get(*Open(Options()), "a"), "1");
+}
+
+TEST_F(LostLogTest, NorIsOneThatWasCut) {
+  WriteTwoRows();
+  std::filesystem::resize_file(Log(), std::filesystem::file_size(Log()) - 1);
+  ExpectLoss();
+}
+
+TEST_F(LostLogTest, NorIsAFolderThatIsGone) {
+  WriteTwoRows();
+  std::filesystem::remove_all(Dir());
+  ExpectLoss();
+}
+
+TEST_F(LostLogTest, WhatWasNotSyncedMayGo) {
+  WriteTwoRows();
+  const FreshFolder crashed;
+  {
+    const auto engine = Open(Options());
+    ASSERT_THAT(engine->Transact(kLazy, [](Transaction& txn) { return txn.Put("c", "3"); }), IsOk());
+    std::filesystem::copy(folder_.path(), crashed.path(), std::filesystem::copy_options::recursive);
+  }
+  for (const auto& entry : std::filesystem::directory_iterator(crashed.path() / "catalog"))
+    if (entry.path().extension() == ".log") std::filesystem::resize_file(entry.path(), 0);
+  const auto engine = RocksDbEngine::Open(crashed.path() / "catalog", {.durable_file = crashed.path() / "durable"});
+  ASSERT_THAT(engine.status(), IsOk());
+  EXPECT_EQ(Get(**engine, "b"), "2");
+  EXPECT_EQ(Get(**engine, "c"), std::nullopt);
+}
+
+TEST_F(LostLogTest, ADurableFileThatACrashLeftShortSaysNothing) {
+  WriteTwoRows();
+  std::filesystem::resize_file(folder_.path() / "durable", 0);
+  EXPECT_EQ(Get(*Open(Options()), "b"), "2");
 }
 
 // gtest starts this program again for the process that dies.

@@ -19,6 +19,17 @@ constexpr std::uint32_t kFormat = 1;
 constexpr std::chrono::seconds kMaintenanceInterval{1};
 // The table of a write buffer that is full, and the space of the log that begins then.
 constexpr std::uint64_t kReserveMarginBytes = 2 * kRocksDbWriteBufferBytes;
+// What the catalog writes as it opens, besides a table of what its logs hold.
+constexpr std::uint64_t kStartBytes = std::uint64_t{8} << 20;
+
+// Bytes of the catalog's logs.
+std::uint64_t LogBytes(const std::filesystem::path& catalog) {
+  std::uint64_t bytes = 0;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(catalog, error))
+    if (entry.path().extension() == ".log") bytes += entry.file_size(error);
+  return bytes;
+}
 
 }  // namespace
 
@@ -30,8 +41,11 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(StoreOptions options) {
   CKPT_ASSIGN_OR_RETURN(FolderLock lock, FolderLock::Take(options.dir));
   CKPT_ASSIGN_OR_RETURN(auto reserve, DiskReserve::Open(options.dir, {.reserve_bytes = options.reserve_bytes,
                                                                       .margin_bytes = kReserveMarginBytes}));
-  CKPT_ASSIGN_OR_RETURN(auto engine, RocksDbEngine::Open(options.dir / "catalog",
-                                                         {.before_commit = [r = reserve.get()] { r->Watch(); }}));
+  CKPT_RETURN_IF_ERROR(reserve->NeedToStart(kStartBytes + LogBytes(options.dir / "catalog")));
+  CKPT_ASSIGN_OR_RETURN(
+      auto engine, RocksDbEngine::Open(options.dir / "catalog", {.before_commit = [r = reserve.get()] { r->Watch(); },
+                                                                 .durable_file = options.dir / "durable",
+                                                                 .accept_loss = options.accept_loss}));
   auto store =
       std::unique_ptr<Store>(new Store(std::move(options), std::move(lock), std::move(reserve), std::move(engine)));
   CKPT_RETURN_IF_ERROR(store->Recover());
@@ -59,9 +73,16 @@ Store::~Store() {
 }
 
 absl::Status Store::CheckFormat() {
+  std::error_code error;
+  const bool has_packs = std::filesystem::exists(options_.dir / "packs", error);  // made after the row
   return engine_->Transact(KvEngine::Durability::kSync, [&](Transaction& txn) -> absl::Status {
     CKPT_ASSIGN_OR_RETURN(auto row, GetRow<v1::StoreRow>(txn, keys::Store(), Hold::kExclusive));
     if (!row.has_value()) {
+      if (has_packs && !options_.accept_loss)
+        return MakeError(absl::StatusCode::kDataLoss, "CATALOG_DAMAGED",
+                         absl::StrCat(options_.dir.string(),
+                                      " has packs, but its catalog folder is missing or empty. "
+                                      "Restore the folder from a backup, or begin a new catalog with --accept-loss"));
       row.emplace().set_format(kFormat);
       return PutRow(txn, keys::Store(), *row);
     }

@@ -3,6 +3,7 @@
 //   DIR/lock       held while a process has the store open
 //   DIR/catalog/   RocksDB: everything that is not payload
 //   DIR/packs/     DOMAIN/ID.pack: payload, manifests, facts
+//   DIR/durable    how far the catalog's log was on disk
 //   DIR/reserve    disk space kept back for the catalog
 #pragma once
 
@@ -49,6 +50,9 @@ struct StoreOptions {
   // Disk space kept back so that the catalog never meets a full disk: its logs, write buffers and one compaction. Less
   // than 128 MiB is for tests; ckptd takes no less.
   std::uint64_t reserve_bytes = std::uint64_t{256} << 20;
+
+  // Open a store whose catalog lost what was on disk: with what is left of it.
+  bool accept_loss = false;
 
   const Clock* clock = &Clock::System();
 };

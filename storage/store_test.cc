@@ -131,6 +131,31 @@ TEST_F(WholeStoreTest, TheReserveComesAndGoesThoughNobodySaves) {
   EXPECT_TRUE(Eventually([&] { return std::filesystem::exists(Reserve()); }));
 }
 
+TEST_F(WholeStoreTest, ItStartsOnlyWhereTheCatalogHasRoom) {
+  CloseStore();
+  FailingDisk disk("/packs/");
+  disk.SetFreeBytes(0);
+  const auto refused = Store::Open(options_).status();
+  EXPECT_THAT(refused, IsError(absl::StatusCode::kResourceExhausted, "DISK_FULL"));
+  EXPECT_FALSE(std::filesystem::exists(Reserve()));  // it is given up first
+  disk.SetFreeBytes(16 << 20);
+  EXPECT_THAT(Store::Open(options_).status(), IsOk());
+}
+
+TEST_F(WholeStoreTest, PacksWithoutACatalogAreNoEmptyStore) {
+  ASSERT_THAT(Save(BeginOf("r", 1), {{"m.a", Data('a')}}).status(), IsOk());
+  CloseStore();
+  std::filesystem::remove_all(options_.dir / "catalog");
+  const auto kLost = IsError(absl::StatusCode::kDataLoss, "CATALOG_DAMAGED");
+  EXPECT_THAT(Store::Open(options_).status(), kLost);
+  std::filesystem::remove(options_.dir / "durable");
+  EXPECT_THAT(Store::Open(options_).status(), kLost);
+  options_.accept_loss = true;
+  EXPECT_THAT(Store::Open(options_).status(), IsOk());
+  options_.accept_loss = false;
+  EXPECT_THAT(Store::Open(options_).status(), IsOk());
+}
+
 TEST_F(WholeStoreTest, TheReserveIsGivenUpBeforeACommitThatNeedsIt) {
   FailingDisk disk("/packs/");
   disk.SetFreeBytes(kMargin - 1);
