@@ -21,11 +21,18 @@ bool IsFill(Bytes bytes) {
 
 class Planner {
  public:
-  Planner(SaveChunks& chunks, const ChunkMemory& memory, const AckedChunks& acked, const AskServer& ask)
-      : chunks_(chunks), memory_(memory), acked_(acked), ask_(ask), cite_(chunks.layout().chunk_count()) {}
+  Planner(SaveChunks& chunks, const ChunkMemory& memory, const AckedChunks& acked, const AskServer& ask,
+          Interrupts& interrupts)
+      : chunks_(chunks),
+        memory_(memory),
+        acked_(acked),
+        ask_(ask),
+        interrupts_(interrupts),
+        cite_(chunks.layout().chunk_count()) {}
 
   absl::StatusOr<std::vector<bool>> Plan(bool probe) {
-    for (std::uint64_t tensor = 0; tensor < chunks_.layout().tensor_count(); ++tensor) Compare(tensor);
+    for (std::uint64_t tensor = 0; tensor < chunks_.layout().tensor_count(); ++tensor)
+      CKPT_RETURN_IF_ERROR(Compare(tensor));
     CKPT_RETURN_IF_ERROR(Ask(candidates_).status());
     if (probe) CKPT_RETURN_IF_ERROR(Probe());
     return std::move(cite_);
@@ -33,15 +40,15 @@ class Planner {
 
  private:
   // Sorts a tensor's chunks into those that may be cited, are to be asked about, are unknown, or changed.
-  void Compare(std::uint64_t tensor) {
+  absl::Status Compare(std::uint64_t tensor) {
     const std::uint64_t first = chunks_.layout().first(tensor);
     const std::uint64_t end = first + chunks_.layout().chunk_count(tensor);
-    if (first == end) return;
+    if (first == end) return absl::OkStatus();
     const auto remembered = memory_.Find(chunks_.tensors().meta(tensor).path());
     if (remembered == nullptr && acked_.empty()) {
       for (std::uint64_t chunk = first; chunk < end; ++chunk)
         (chunks_.has_digest(chunk) ? candidates_ : unknown_).push_back(chunk);
-      return;
+      return absl::OkStatus();
     }
     std::uint64_t unreleased = first;
     for (std::uint64_t chunk = first; chunk < end; ++chunk) {
@@ -61,8 +68,10 @@ class Planner {
       if (chunk + 1 == end || chunk + 1 - unreleased == kReleaseEvery) {
         chunks_.ReleaseChunks(unreleased, chunk + 1);
         unreleased = chunk + 1;
+        CKPT_RETURN_IF_ERROR(interrupts_.Check());
       }
     }
+    return absl::OkStatus();
   }
 
   // Asks about chunks whose digests are known and notes which may be cited. Returns how many.
@@ -90,6 +99,7 @@ class Planner {
     for (const std::uint64_t chunk : unknown_) {
       chunks_.ComputeDigest(chunk);
       chunks_.ReleaseChunks(chunk, chunk + 1);
+      CKPT_RETURN_IF_ERROR(interrupts_.Check());
     }
     return Ask(unknown_).status();
   }
@@ -98,6 +108,7 @@ class Planner {
   const ChunkMemory& memory_;
   const AckedChunks& acked_;
   const AskServer& ask_;
+  Interrupts& interrupts_;
   std::vector<bool> cite_;
   std::vector<std::uint64_t> candidates_;
   std::vector<std::uint64_t> unknown_;
@@ -106,8 +117,8 @@ class Planner {
 }  // namespace
 
 absl::StatusOr<std::vector<bool>> PlanCitations(SaveChunks& chunks, const ChunkMemory& memory, const AckedChunks& acked,
-                                                bool probe, const AskServer& ask) {
-  return Planner(chunks, memory, acked, ask).Plan(probe);
+                                                bool probe, const AskServer& ask, Interrupts& interrupts) {
+  return Planner(chunks, memory, acked, ask, interrupts).Plan(probe);
 }
 
 }  // namespace ckpt::client

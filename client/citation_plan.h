@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "base/digest.h"
 #include "client/chunk_memory.h"
+#include "client/interrupts.h"
 #include "client/save_chunks.h"
 
 namespace ckpt::client {
@@ -25,8 +26,8 @@ using AskServer = std::function<absl::StatusOr<std::vector<bool>>(std::span<cons
 // now may; of the others the server is asked about those whose digest is known: from the memory, where the fingerprint
 // is still the same, or from earlier streams. Of tensors that the memory does not know, `probe` hashes a few chunks,
 // and all if the server has one of the few: a new process that trains a model which others have stored. Errors: those
-// of `ask`.
+// of `ask`, and the interrupt's.
 absl::StatusOr<std::vector<bool>> PlanCitations(SaveChunks& chunks, const ChunkMemory& memory, const AckedChunks& acked,
-                                                bool probe, const AskServer& ask);
+                                                bool probe, const AskServer& ask, Interrupts& interrupts);
 
 }  // namespace ckpt::client

@@ -40,12 +40,15 @@ class CitationPlan : public ::testing::Test {
     if (remember) memory_.Learn(chunks.Known());
   }
   std::vector<bool> Plan(SaveChunks& chunks, const AckedChunks& acked = {}, bool probe = true) {
-    const auto plan = PlanCitations(chunks, memory_, acked, probe, [this](std::span<const Digest> digests) {
+    const AskServer ask = [this](std::span<const Digest> digests) {
       std::vector<bool> has;
       for (const Digest& digest : digests) has.push_back(server_.contains(digest));
       asked_ += digests.size();
       return absl::StatusOr<std::vector<bool>>(has);
-    });
+    };
+    const std::function<bool()> nobody;
+    Interrupts interrupts(nobody);
+    const auto plan = PlanCitations(chunks, memory_, acked, probe, ask, interrupts);
     EXPECT_TRUE(plan.ok());
     return *plan;
   }

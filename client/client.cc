@@ -2,7 +2,7 @@
 
 #include <grpcpp/client_context.h>
 
-#include <algorithm>
+#include <future>
 #include <memory>
 #include <utility>
 
@@ -11,6 +11,7 @@
 #include "base/utf8.h"
 #include "client/connection.h"
 #include "client/grpc_status.h"
+#include "client/interrupts.h"
 #include "client/restore.h"
 #include "client/retry.h"
 #include "client/save.h"
@@ -76,7 +77,9 @@ class ConnectedClient final : public Client {
     CKPT_RETURN_IF_ERROR(CheckText(reference));
     v1::GetCheckpointRequest request;
     request.set_reference(std::string(reference));
-    CKPT_ASSIGN_OR_RETURN(auto response, Call<v1::GetCheckpointResponse>(&Service::GetCheckpoint, std::move(request)));
+    CKPT_ASSIGN_OR_RETURN(auto response,
+                          Call<v1::GetCheckpointResponse>(
+                              std::move(request), [](auto& service, auto... call) { service.GetCheckpoint(call...); }));
     return std::move(*response.mutable_checkpoint());
   }
 
@@ -84,7 +87,9 @@ class ConnectedClient final : public Client {
     CKPT_RETURN_IF_ERROR(CheckText(run));
     v1::GetRunRequest request;
     request.set_run(std::string(run));
-    CKPT_ASSIGN_OR_RETURN(auto response, Call<v1::GetRunResponse>(&Service::GetRun, std::move(request)));
+    CKPT_ASSIGN_OR_RETURN(auto response, Call<v1::GetRunResponse>(std::move(request), [](auto& service, auto... call) {
+                            service.GetRun(call...);
+                          }));
     return std::move(*response.mutable_run());
   }
 
@@ -92,7 +97,9 @@ class ConnectedClient final : public Client {
     v1::ListRunsRequest request;
     request.set_page_token(std::string(page));
     request.set_page_size(page_size);
-    CKPT_ASSIGN_OR_RETURN(auto response, Call<v1::ListRunsResponse>(&Service::ListRuns, std::move(request)));
+    CKPT_ASSIGN_OR_RETURN(
+        auto response,
+        Call<v1::ListRunsResponse>(std::move(request), [](auto& service, auto... call) { service.ListRuns(call...); }));
     return MakePage(*response.mutable_runs(), *response.mutable_next_page_token());
   }
 
@@ -103,14 +110,13 @@ class ConnectedClient final : public Client {
     request.set_run(std::string(run));
     request.set_page_token(std::string(page));
     request.set_page_size(page_size);
-    CKPT_ASSIGN_OR_RETURN(auto response,
-                          Call<v1::ListCheckpointsResponse>(&Service::ListCheckpoints, std::move(request)));
+    CKPT_ASSIGN_OR_RETURN(
+        auto response, Call<v1::ListCheckpointsResponse>(
+                           std::move(request), [](auto& service, auto... call) { service.ListCheckpoints(call...); }));
     return MakePage(*response.mutable_checkpoints(), *response.mutable_next_page_token());
   }
 
  private:
-  using Service = v1::CheckpointService::StubInterface;
-
   template <typename T>
   static Page<T> MakePage(google::protobuf::RepeatedPtrField<T>& items, std::string& next) {
     Page<T> page;
@@ -120,15 +126,26 @@ class ConnectedClient final : public Client {
   }
 
   // Makes a read, again and again while the server cannot be reached.
-  template <typename Response, typename Method, typename Request>
-  absl::StatusOr<Response> Call(Method method, Request request) {
+  template <typename Response, typename Request, typename Method>
+  absl::StatusOr<Response> Call(Request request, Method method) {
     request.set_domain(connection_->options.domain);
     Backoff backoff(connection_->options.retry_for, Backoff::Clock::now());
     Response response;
-    CKPT_RETURN_IF_ERROR(Retry(backoff, connection_->options.address, [&] {
+    CKPT_RETURN_IF_ERROR(Retry(backoff, connection_->options, [&]() -> absl::Status {
       grpc::ClientContext context;
       context.set_deadline(std::chrono::system_clock::now() + kReadDeadline);
-      return FromGrpc((connection_->service.get()->*method)(&context, request, &response), context);
+      std::promise<absl::Status> outcome;
+      std::future<absl::Status> done = outcome.get_future();
+      method(*connection_->service->async(), &context, &request, &response,
+             [&](const grpc::Status& status) { outcome.set_value(FromGrpc(status, context)); });
+      Interrupts interrupts(connection_->options.interrupted);
+      absl::Status interrupt;
+      while (done.wait_for(Interrupts::kEvery) != std::future_status::ready) {
+        interrupt.Update(interrupts.Check());
+        if (!interrupt.ok()) context.TryCancel();
+      }
+      absl::Status status = done.get();
+      return interrupt.ok() ? status : interrupt;
     }));
     return response;
   }

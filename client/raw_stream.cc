@@ -7,7 +7,8 @@
 
 namespace ckpt::client {
 
-RawStream::RawStream(grpc::GenericStub& raw, const std::string& method) {
+RawStream::RawStream(grpc::GenericStub& raw, const std::string& method, const std::function<bool()>& interrupted)
+    : interrupts_(interrupted) {
   // So that ThreadSanitizer sees an order: gRPC, through which the callbacks know this object, is not instrumented.
   { const MutexLock lock(mutex_); }
   raw.PrepareBidiStreamingCall(&context_, method, {}, this);
@@ -32,13 +33,24 @@ RawStream::~RawStream() {
 }
 
 RawStream::Event RawStream::Wait(bool for_room) {
-  const MutexLock lock(mutex_);
   for (;;) {
+    CheckInterrupts();
+    const MutexLock lock(mutex_);
     if (!received_.empty()) return Event::kMessage;
     if (done_) return Event::kEnded;
     if (for_room && !reads_over_ && !writes_over_ && unsent_.size() < kWriteAhead) return Event::kRoom;
-    changed_.Wait(mutex_);
+    if (interrupts_.enabled()) {
+      changed_.WaitFor(mutex_, Interrupts::kEvery);
+    } else {
+      changed_.Wait(mutex_);
+    }
   }
+}
+
+void RawStream::CheckInterrupts() {
+  if (!interrupt_.ok()) return;
+  interrupt_ = interrupts_.Check();
+  if (!interrupt_.ok()) context_.TryCancel();
 }
 
 grpc::ByteBuffer RawStream::Take() {
@@ -80,7 +92,7 @@ void RawStream::HalfClose() {
 absl::Status RawStream::Finish() {
   const MutexLock lock(mutex_);
   CKPT_CHECK(done_);
-  return status_;
+  return interrupt_.ok() || status_.ok() ? status_ : interrupt_;
 }
 
 RawStream::Step RawStream::NextStep() {

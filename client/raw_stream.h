@@ -7,10 +7,12 @@
 #include <grpcpp/support/client_callback.h>
 
 #include <deque>
+#include <functional>
 #include <string>
 
 #include "absl/status/status.h"
 #include "base/mutex.h"
+#include "client/interrupts.h"
 
 namespace ckpt::client {
 
@@ -24,8 +26,9 @@ class RawStream final : private grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::
     kEnded,    // the server has ended the call, and all its messages were taken; Finish has the outcome
   };
 
-  // Starts the call. What it is made through must outlive this.
-  RawStream(grpc::GenericStub& raw, const std::string& method);
+  // Starts the call. What it is made through must outlive this, and so must `interrupted` (see ConnectOptions): when that
+  // says so, the call is cancelled and ends with its status.
+  RawStream(grpc::GenericStub& raw, const std::string& method, const std::function<bool()>& interrupted);
 
   // Cancels the call if it has not ended and waits until gRPC is done with it. Slices that were written may live until
   // this has returned.
@@ -62,7 +65,11 @@ class RawStream final : private grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::
   void Start(Step step) CKPT_EXCLUDES(mutex_);
   void WriteEnded(bool ok) CKPT_EXCLUDES(mutex_);
 
+  void CheckInterrupts() CKPT_EXCLUDES(mutex_);
+
   grpc::ClientContext context_;
+  Interrupts interrupts_;    // the caller's thread's
+  absl::Status interrupt_;   // likewise
   grpc::ByteBuffer reading_;  // gRPC's while a read is under way
   grpc::ByteBuffer writing_;  // gRPC's while a write is under way
 

@@ -37,7 +37,7 @@ absl::StatusOr<std::unique_ptr<Restore>> RestoreJob::Open(std::shared_ptr<Connec
   auto job = std::unique_ptr<RestoreJob>(new RestoreJob(std::move(connection), std::move(options)));
   const ConnectOptions& connect = job->connection_->options;
   Backoff backoff(connect.retry_for, Backoff::Clock::now());
-  CKPT_RETURN_IF_ERROR(Retry(backoff, connect.address, [&] { return job->OpenFirst(); }));
+  CKPT_RETURN_IF_ERROR(Retry(backoff, connect, [&] { return job->OpenFirst(); }));
   job->Remember();
   CKPT_RETURN_IF_ERROR(job->Select());
   return std::unique_ptr<Restore>(std::move(job));
@@ -50,7 +50,7 @@ absl::Status RestoreJob::OpenFirst() {
   begin.set_wait_for_want(true);
   ManifestReader reader;
   CKPT_ASSIGN_OR_RETURN(
-      stream_, RestoreStream::Open(connection_->raw, std::move(begin),
+      stream_, RestoreStream::Open(*connection_, std::move(begin),
                                    [&](v1::RestoreResponse message) { return reader.Take(std::move(message)); }));
   manifest_ = std::move(reader.manifest());
   return absl::OkStatus();
@@ -70,7 +70,7 @@ absl::Status RestoreJob::Reopen() {
                      "the server at this address has another checkpoint of this name than before the connection was "
                      "lost; restore again");
   };
-  CKPT_ASSIGN_OR_RETURN(stream_, RestoreStream::Open(connection_->raw, std::move(begin), check));
+  CKPT_ASSIGN_OR_RETURN(stream_, RestoreStream::Open(*connection_, std::move(begin), check));
   return absl::OkStatus();
 }
 
@@ -147,7 +147,7 @@ absl::Status RestoreJob::ReadTensors(const std::vector<bool>& wanted, TensorSink
     CKPT_RETURN_IF_ERROR(Give(tensor, 0, std::span(&bytes, 1), reading));
   }
   if (reading.missing_chunks == 0) return absl::OkStatus();
-  const absl::Status status = Retry(reading.backoff, connect.address, [&] { return Fetch(reading); });
+  const absl::Status status = Retry(reading.backoff, connect, [&] { return Fetch(reading); });
   if (!reading.sink_status.ok()) return reading.sink_status;
   return Annotate(status, absl::StrCat("restoring ", manifest_.Name()));
 }

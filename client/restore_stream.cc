@@ -12,8 +12,8 @@ absl::Status Unexpected(std::string_view what) { return MakeError(absl::StatusCo
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<RestoreStream>> RestoreStream::Open(
-    grpc::GenericStub& raw, v1::RestoreBegin begin, const std::function<absl::Status(v1::RestoreResponse)>& take) {
-  auto stream = std::unique_ptr<RestoreStream>(new RestoreStream(raw));
+    Connection& connection, v1::RestoreBegin begin, const std::function<absl::Status(v1::RestoreResponse)>& take) {
+  auto stream = std::unique_ptr<RestoreStream>(new RestoreStream(connection));
   v1::RestoreRequest request;
   *request.mutable_begin() = std::move(begin);
   stream->stream_.Write(EncodeMessage(request));

@@ -7,6 +7,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "ckpt/v1/service.pb.h"
+#include "client/connection.h"
 #include "client/raw_stream.h"
 #include "client/wire_message.h"
 
@@ -16,7 +17,7 @@ class RestoreStream {
  public:
   // Opens the call and gives each message of the description, PayloadStart the last, to `take`, whose error ends it.
   static absl::StatusOr<std::unique_ptr<RestoreStream>> Open(
-      grpc::GenericStub& raw, v1::RestoreBegin begin, const std::function<absl::Status(v1::RestoreResponse)>& take);
+      Connection& connection, v1::RestoreBegin begin, const std::function<absl::Status(v1::RestoreResponse)>& take);
 
   // Sends the wants that `next_want` gives, until it gives an empty one, and each chunk that comes to `take`, until the
   // server ends the call. Once only.
@@ -24,7 +25,8 @@ class RestoreStream {
                      const std::function<absl::Status(const ChunkPieces&)>& take);
 
  private:
-  explicit RestoreStream(grpc::GenericStub& raw) : stream_(raw, "/ckpt.v1.CheckpointService/Restore") {}
+  explicit RestoreStream(Connection& connection)
+      : stream_(connection.raw, "/ckpt.v1.CheckpointService/Restore", connection.options.interrupted) {}
 
   RawStream stream_;
 };

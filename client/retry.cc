@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
+#include "client/interrupts.h"
 
 namespace ckpt::client {
 
@@ -18,20 +19,21 @@ std::optional<Backoff::Millis> Backoff::Next(Clock::time_point now) {
   return std::min(wait, left);
 }
 
-bool Backoff::Wait() {
-  const auto wait = Next(Clock::now());
-  if (wait.has_value()) std::this_thread::sleep_for(*wait);
-  return wait.has_value();
-}
-
-absl::Status Retry(Backoff& backoff, std::string_view address, const std::function<absl::Status()>& call) {
+absl::Status Retry(Backoff& backoff, const ConnectOptions& connect, const std::function<absl::Status()>& call) {
+  Interrupts interrupts(connect.interrupted);
   for (;;) {
     absl::Status status = call();
     if (!absl::IsUnavailable(status) && ReasonOf(status) != "CONFLICT") return status;
-    if (backoff.Wait()) continue;
+    if (auto left = backoff.Next(Backoff::Clock::now()); left.has_value()) {
+      for (; *left > Backoff::Millis::zero(); *left -= Interrupts::kEvery) {
+        CKPT_RETURN_IF_ERROR(interrupts.Check());
+        std::this_thread::sleep_for(std::min(*left, Interrupts::kEvery));
+      }
+      continue;
+    }
     if (ReasonOf(status) != "SERVER_UNREACHABLE") return status;  // it is there, and says what is wrong
     return MakeError(absl::StatusCode::kUnavailable, "SERVER_UNREACHABLE",
-                     absl::StrCat("cannot reach a ckptd at ", absl::string_view(address.data(), address.size()),
+                     absl::StrCat("cannot reach a ckptd at ", connect.address,
                                   "; is it running there? (", status.message(), ")"));
   }
 }

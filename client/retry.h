@@ -5,9 +5,9 @@
 #include <functional>
 #include <optional>
 #include <random>
-#include <string_view>
 
 #include "absl/status/status.h"
+#include "ckpt/client.h"
 
 namespace ckpt::client {
 
@@ -28,9 +28,6 @@ class Backoff {
   // How long to wait before the next attempt; nullopt when it is time to give up.
   std::optional<Millis> Next(Clock::time_point now);
 
-  // Next, and waits. False when it is time to give up.
-  bool Wait();
-
  private:
   static constexpr Millis kFirst{50};
   static constexpr Millis kMax{2000};
@@ -41,8 +38,8 @@ class Backoff {
   std::minstd_rand random_{std::random_device{}()};
 };
 
-// Makes a call of the server at `address`, again and again while it fails with Unavailable, or because transactions of
-// the server were in each other's way (CONFLICT), until the back-off gives up.
-absl::Status Retry(Backoff& backoff, std::string_view address, const std::function<absl::Status()>& call);
+// Makes a call of the server at `connect`'s address, again and again while it fails with Unavailable, or because
+// transactions of the server were in each other's way (CONFLICT), until the back-off gives up or the caller interrupts.
+absl::Status Retry(Backoff& backoff, const ConnectOptions& connect, const std::function<absl::Status()>& call);
 
 }  // namespace ckpt::client

@@ -10,6 +10,7 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 const Backoff::Clock::time_point kStart{};
+const ConnectOptions kConnect{.address = "host:1"};
 
 TEST(Backoff, WaitsLongerEachTimeUpToALimit) {
   Backoff backoff(seconds(3600), kStart);
@@ -38,9 +39,9 @@ absl::Status Unavailable() { return MakeError(absl::StatusCode::kUnavailable, "S
 TEST(Retry, TriesAgainWhatIsUnavailable) {
   Backoff backoff(seconds(10), Backoff::Clock::now());
   int calls = 0;
-  EXPECT_TRUE(Retry(backoff, "host:1", [&] { return ++calls < 3 ? Unavailable() : absl::OkStatus(); }).ok());
+  EXPECT_TRUE(Retry(backoff, kConnect, [&] { return ++calls < 3 ? Unavailable() : absl::OkStatus(); }).ok());
   EXPECT_EQ(calls, 3);
-  EXPECT_TRUE(absl::IsAborted(Retry(backoff, "host:1", [&] { return ++calls, absl::AbortedError("fenced"); })));
+  EXPECT_TRUE(absl::IsAborted(Retry(backoff, kConnect, [&] { return ++calls, absl::AbortedError("fenced"); })));
   EXPECT_EQ(calls, 4);
 }
 
@@ -48,20 +49,30 @@ TEST(Retry, TriesAgainWhatWasInAnothersWay) {
   Backoff backoff(seconds(10), Backoff::Clock::now());
   int calls = 0;
   const absl::Status conflict = MakeError(absl::StatusCode::kAborted, "CONFLICT", "try again");
-  EXPECT_TRUE(Retry(backoff, "host:1", [&] { return ++calls < 3 ? conflict : absl::OkStatus(); }).ok());
+  EXPECT_TRUE(Retry(backoff, kConnect, [&] { return ++calls < 3 ? conflict : absl::OkStatus(); }).ok());
   EXPECT_EQ(calls, 3);
   Backoff over(milliseconds(0), Backoff::Clock::now());
-  EXPECT_EQ(Retry(over, "host:1", [&] { return conflict; }), conflict);
+  EXPECT_EQ(Retry(over, kConnect, [&] { return conflict; }), conflict);
 }
 
 TEST(Retry, SaysWhereItLookedWhenItGivesUp) {
   Backoff backoff(milliseconds(0), Backoff::Clock::now());
-  const absl::Status status = Retry(backoff, "host:1", [] { return Unavailable(); });
+  const absl::Status status = Retry(backoff, kConnect, [] { return Unavailable(); });
   EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("cannot reach a ckptd at host:1"));
   EXPECT_EQ(ReasonOf(status), "SERVER_UNREACHABLE");
   // A server that answers is reachable, and knows better.
   const absl::Status busy = MakeError(absl::StatusCode::kUnavailable, "STOPPING", "going down");
-  EXPECT_EQ(Retry(backoff, "host:1", [&] { return busy; }), busy);
+  EXPECT_EQ(Retry(backoff, kConnect, [&] { return busy; }), busy);
+}
+
+TEST(Retry, EndsWhenTheCallerInterrupts) {
+  Backoff backoff(seconds(3600), Backoff::Clock::now());
+  int asked = 0;
+  const ConnectOptions connect{.address = "host:1", .interrupted = [&] { return ++asked == 3; }};
+  const absl::Status status = Retry(backoff, connect, [] { return Unavailable(); });
+  EXPECT_TRUE(absl::IsCancelled(status)) << status;
+  EXPECT_EQ(ReasonOf(status), "INTERRUPTED");
+  EXPECT_EQ(asked, 3);
 }
 
 }  // namespace

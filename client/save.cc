@@ -61,13 +61,13 @@ absl::StatusOr<std::unique_ptr<Save>> SaveJob::Begin(std::shared_ptr<Connection>
 absl::Status SaveJob::Retrying(const std::function<absl::Status(Backoff&)>& call) {
   Backoff backoff(connection_->options.retry_for, Backoff::Clock::now());
   const absl::Status status =
-      Retry(backoff, connection_->options.address, [&] { return OnStream([&] { return call(backoff); }); });
+      Retry(backoff, connection_->options, [&] { return OnStream([&] { return call(backoff); }); });
   return Annotate(status, absl::StrCat("saving run ", options_.run, " epoch ", options_.epoch));
 }
 
 absl::Status SaveJob::OnStream(const std::function<absl::Status()>& call) {
   if (stream_ == nullptr) {
-    CKPT_ASSIGN_OR_RETURN(stream_, SaveStream::Open(connection_->raw, begin_));
+    CKPT_ASSIGN_OR_RETURN(stream_, SaveStream::Open(*connection_, begin_));
   }
   absl::Status status = call();
   if (!status.ok()) stream_.reset();
@@ -122,7 +122,8 @@ absl::StatusOr<v1::Checkpoint> SaveJob::CommitOnce(std::span<const v1::StateNode
 absl::StatusOr<std::vector<bool>> SaveJob::Plan() {
   if (send_all_) return std::vector<bool>(chunks_->layout().chunk_count());
   const AskServer ask = [this](std::span<const Digest> digests) { return stream_->Ask(digests); };
-  auto plan = PlanCitations(*chunks_, connection_->memory, stream_->acked(), !probed_, ask);
+  Interrupts interrupts(connection_->options.interrupted);
+  auto plan = PlanCitations(*chunks_, connection_->memory, stream_->acked(), !probed_, ask, interrupts);
   probed_ |= plan.ok();
   return plan;
 }

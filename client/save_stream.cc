@@ -23,8 +23,8 @@ absl::Status Unexpected(std::string_view what) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<SaveStream>> SaveStream::Open(grpc::GenericStub& raw, v1::SaveBegin begin) {
-  auto stream = std::unique_ptr<SaveStream>(new SaveStream(raw));
+absl::StatusOr<std::unique_ptr<SaveStream>> SaveStream::Open(Connection& connection, v1::SaveBegin begin) {
+  auto stream = std::unique_ptr<SaveStream>(new SaveStream(connection));
   v1::SaveRequest request;
   *request.mutable_begin() = std::move(begin);
   CKPT_RETURN_IF_ERROR(stream->Write(EncodeMessage(request)));

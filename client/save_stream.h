@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "ckpt/v1/service.pb.h"
 #include "client/citation_plan.h"
+#include "client/connection.h"
 #include "client/raw_stream.h"
 #include "client/save_chunks.h"
 #include "client/wire_message.h"
@@ -33,7 +34,7 @@ class SaveStream {
   };
 
   // Opens the call and waits until the server has begun. Errors: the call's.
-  static absl::StatusOr<std::unique_ptr<SaveStream>> Open(grpc::GenericStub& raw, v1::SaveBegin begin);
+  static absl::StatusOr<std::unique_ptr<SaveStream>> Open(Connection& connection, v1::SaveBegin begin);
 
   [[nodiscard]] const v1::Begun& begun() const { return begun_; }
   [[nodiscard]] const AckedChunks& acked() const { return acked_; }
@@ -48,7 +49,8 @@ class SaveStream {
                                       LentMemory& lent, const Observer& observer);
 
  private:
-  explicit SaveStream(grpc::GenericStub& raw) : stream_(raw, "/ckpt.v1.CheckpointService/Save") {}
+  explicit SaveStream(Connection& connection)
+      : stream_(connection.raw, "/ckpt.v1.CheckpointService/Save", connection.options.interrupted) {}
 
   absl::Status ReadBegun();
   absl::Status Write(grpc::ByteBuffer message);

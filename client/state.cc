@@ -1,10 +1,12 @@
 #include "ckpt/state.h"
 
 #include <bit>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/state_walk.h"
 #include "base/status.h"
+#include "client/storage_views.h"
 
 namespace ckpt {
 namespace {
@@ -16,6 +18,10 @@ v1::StateNode ScalarNode() {
 }
 
 }  // namespace
+
+StateBuilder::StateBuilder() : tensors_(std::make_unique<client::StorageViews>()) {}
+
+StateBuilder::~StateBuilder() = default;
 
 void StateBuilder::Fail(std::string_view what) {
   if (status_.ok()) status_ = MakeError(absl::StatusCode::kInvalidArgument, "BAD_STATE", what);
@@ -123,28 +129,38 @@ StateBuilder& StateBuilder::Tensor(const ::ckpt::Tensor& tensor) {
 StateBuilder& StateBuilder::Leaf(v1::StateNode node) { return Add(std::move(node)); }
 
 std::uint64_t StateBuilder::AddTensor(const ::ckpt::Tensor& tensor) {
-  state_.tensors.push_back(tensor);
-  return state_.tensors.size() - 1;
+  return tensors_->AddTensor(tensor);
+}
+
+std::size_t StateBuilder::AddStorage(std::span<const std::byte> bytes) {
+  return tensors_->AddStorage({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+}
+
+std::uint64_t StateBuilder::AddView(v1::Tensor meta, std::size_t storage, std::uint64_t offset_bytes) {
+  const absl::StatusOr<std::uint64_t> number = tensors_->AddView(std::move(meta), storage, offset_bytes);
+  status_.Update(number.status());
+  return number.value_or(0);
 }
 
 absl::StatusOr<State> StateBuilder::Build() && {
   if (!open_.empty()) Fail("a container has no End");
   CKPT_RETURN_IF_ERROR(status_);
-  std::vector<bool> placed(state_.tensors.size());
+  std::vector<bool> placed(tensors_->size());
   StateWalk walk;
   for (const v1::StateNode& node : state_.nodes) {
     CKPT_RETURN_IF_ERROR(walk.Next(node));
     if (!HasTensor(node.kind())) continue;
-    if (node.tensor() >= state_.tensors.size())
+    if (node.tensor() >= tensors_->size())
       return MakeError(absl::StatusCode::kInvalidArgument, "BAD_STATE",
                        absl::StrCat(walk.path(), ": there is no tensor number ", node.tensor()));
     if (placed[node.tensor()]) continue;
     placed[node.tensor()] = true;
-    v1::Tensor& meta = state_.tensors[node.tensor()].meta;
+    v1::Tensor& meta = tensors_->meta(node.tensor());
     meta.set_path(walk.path());
     meta.set_component(walk.component());
   }
   if (!walk.Complete()) return MakeError(absl::StatusCode::kInvalidArgument, "BAD_STATE", "the state is empty");
+  std::move(*tensors_).MoveInto(state_);
   return std::move(state_);
 }
 

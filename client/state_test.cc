@@ -172,5 +172,52 @@ TEST(SelectNodes, ALeafAsRootStays) {
   EXPECT_THAT(Select(*state, {}, {"*"}), ElementsAre(""));
 }
 
+v1::Tensor Floats(std::vector<std::uint64_t> shape, std::vector<std::int64_t> strides = {}) {
+  v1::Tensor meta;
+  meta.set_dtype(v1::DTYPE_FLOAT32);
+  meta.mutable_shape()->Add(shape.begin(), shape.end());
+  meta.mutable_strides()->Add(strides.begin(), strides.end());
+  return meta;
+}
+
+v1::StateNode TensorLeaf(std::uint64_t number) {
+  v1::StateNode node;
+  node.set_kind(v1::NODE_KIND_TENSOR);
+  node.set_tensor(number);
+  return node;
+}
+
+TEST(StateBuilder, TensorsThatShareMemoryAreViews) {
+  const std::vector<float> memory(100);
+  StateBuilder b;
+  b.Dict();
+  const std::size_t alone = b.AddStorage(std::as_bytes(std::span(memory).first(12)));
+  b.Key("alone").Leaf(TensorLeaf(b.AddView(Floats({3, 4}), alone, 0)));
+  const std::size_t tied = b.AddStorage(std::as_bytes(std::span(memory).subspan(12, 20)));
+  b.Key("a").Leaf(TensorLeaf(b.AddView(Floats({4, 5}), tied, 0))).Key("b").Leaf(TensorLeaf(b.AddView(Floats({4, 5}), tied, 0)));
+  const std::size_t flat = b.AddStorage(std::as_bytes(std::span(memory).subspan(32)));
+  b.Key("c").Leaf(TensorLeaf(b.AddView(Floats({4}), flat, 32))).Key("d").Leaf(TensorLeaf(b.AddView(Floats({2}, {3}), flat, 16)));
+  const auto state = std::move(b.End()).Build();
+  ASSERT_TRUE(state.ok()) << state.status();
+  ASSERT_EQ(state->tensors.size(), 6U);
+  std::vector<std::string> paths;
+  for (const Tensor& tensor : state->tensors) paths.push_back(tensor.meta.path());
+  EXPECT_THAT(paths, ElementsAre("alone", "a", "b", "storage:0", "c", "d"));
+  EXPECT_EQ(state->tensors[0].data, memory.data());
+  EXPECT_EQ(state->tensors[2].meta.view_of(), 1U);
+  EXPECT_EQ(state->tensors[3].data, memory.data() + 36);  // of the storage only what the two reach
+  EXPECT_EQ(state->tensors[3].meta.shape(0), 32U);
+  EXPECT_EQ(state->tensors[4].meta.view_offset_bytes(), 16U);
+  EXPECT_EQ(state->tensors[5].meta.view_of(), 3U);
+  EXPECT_EQ(state->nodes[5].tensor(), 5U);
+}
+
+TEST(StateBuilder, RefusesATensorBeyondItsStorage) {
+  const std::vector<float> memory(10);
+  StateBuilder b;
+  b.Leaf(TensorLeaf(b.AddView(Floats({3, 4}), b.AddStorage(std::as_bytes(std::span(memory))), 0)));
+  EXPECT_EQ(ReasonOf(std::move(b).Build().status()), "BAD_TENSOR");
+}
+
 }  // namespace
 }  // namespace ckpt

@@ -17,6 +17,9 @@ install(FILES ${PROJECT_BINARY_DIR}/proto/gen/ckpt/v1/state.pb.h ${PROJECT_BINAR
 
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/ckpt)
 install(EXPORT ckpt NAMESPACE ckpt:: FILE ckptTargets.cmake DESTINATION ${package_dir} COMPONENT client)
+# The same from the build folder, for the Python package.
+export(EXPORT ckpt NAMESPACE ckpt:: FILE ${PROJECT_BINARY_DIR}/ckptTargets.cmake)
+configure_file(cmake/ckptConfig.cmake ${PROJECT_BINARY_DIR}/ckptConfig.cmake COPYONLY)
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/ckptConfigVersion.cmake COMPATIBILITY SameMinorVersion)
 install(FILES cmake/ckptConfig.cmake ${PROJECT_BINARY_DIR}/ckptConfigVersion.cmake
   DESTINATION ${package_dir} COMPONENT client)

@@ -13,7 +13,7 @@
 #include "base/utf8.h"
 #include "client/formats/file_error.h"
 #include "client/formats/numpy_dtype.h"
-#include "client/formats/storage_views.h"
+#include "client/storage_views.h"
 #include "client/formats/tensor_role.h"
 
 namespace ckpt::formats {
@@ -132,7 +132,7 @@ class Layout {
   std::vector<Open> open_;
   StateWalk walk_;
   State state_;
-  StorageViews views_;
+  client::StorageViews views_;
   absl::flat_hash_map<PickleRef, std::uint64_t> tensors_;
   absl::flat_hash_map<std::string_view, std::size_t> storages_;
 };

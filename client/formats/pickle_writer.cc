@@ -13,7 +13,7 @@
 #include "client/formats/numpy_dtype.h"
 #include "client/formats/pickle_globals.h"
 #include "client/formats/pickle_opcodes.h"
-#include "client/formats/tensor_strides.h"
+#include "client/tensor_strides.h"
 
 namespace ckpt::formats {
 namespace {
@@ -361,7 +361,7 @@ absl::Status Writer::Tensor(std::uint64_t number, bool requires_grad) {
   for (const std::uint64_t extent : tensor.shape()) out_.Int(static_cast<std::int64_t>(extent));
   out_.Op('t');
   out_.Op('(');
-  for (const std::int64_t step : StridesOf(tensor)) out_.Int(step);
+  for (const std::int64_t step : client::StridesOf(tensor)) out_.Int(step);
   out_.Op('t');
   out_.Bool(requires_grad);
   EmptyOrderedDict();

@@ -17,7 +17,7 @@
 #include "client/formats/file_error.h"
 #include "client/formats/output_file.h"
 #include "client/formats/pickle_writer.h"
-#include "client/formats/tensor_strides.h"
+#include "client/tensor_strides.h"
 #include "client/formats/written_pieces.h"
 #include "client/formats/zip_writer.h"
 
@@ -94,7 +94,7 @@ absl::Status PthWriter::PlaceTensor(std::uint64_t number) {
   const std::uint64_t holder = tensor.has_view_of() ? tensor.view_of() : number;
   if (holder >= tensors_.size() || tensors_[holder].has_view_of())
     return UnsupportedValue(tensor.path(), "a view of a tensor that holds no bytes", "the checkpoint is malformed");
-  CKPT_ASSIGN_OR_RETURN(const std::uint64_t reach, ReachBytes(tensor));
+  CKPT_ASSIGN_OR_RETURN(const std::uint64_t reach, client::ReachBytes(tensor));
   if (storage_of_[holder] == kNone) {
     CKPT_ASSIGN_OR_RETURN(const std::uint64_t size, SizeBytes(tensors_[holder]));
     storage_of_[holder] = storages_.size();

@@ -11,7 +11,7 @@
 
 #include "base/data_type.h"
 #include "base/status.h"
-#include "client/formats/tensor_strides.h"
+#include "client/tensor_strides.h"
 
 namespace ckpt::formats {
 namespace {
@@ -30,7 +30,7 @@ class Copier {
         shape_(meta.shape().begin(), meta.shape().end()),
         by_stride_(shape_.size()),
         origin_(shape_.size()) {
-    for (const std::int64_t stride : StridesOf(meta)) strides_.push_back(static_cast<std::uint64_t>(stride) * element_);
+    for (const std::int64_t stride : client::StridesOf(meta)) strides_.push_back(static_cast<std::uint64_t>(stride) * element_);
     std::iota(by_stride_.begin(), by_stride_.end(), std::size_t{0});
     std::stable_sort(by_stride_.begin(), by_stride_.end(),
                      [&](std::size_t a, std::size_t b) { return strides_[a] < strides_[b]; });

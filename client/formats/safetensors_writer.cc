@@ -12,7 +12,7 @@
 #include "client/formats/row_major_copy.h"
 #include "client/formats/safetensors_header.h"
 #include "client/formats/safetensors_names.h"
-#include "client/formats/tensor_strides.h"
+#include "client/tensor_strides.h"
 #include "client/formats/written_pieces.h"
 
 namespace ckpt::formats {
@@ -64,7 +64,7 @@ absl::Status SafetensorsWriter::Place(std::uint64_t tensor, const SafetensorsEnt
   const std::uint64_t holder = meta.has_view_of() ? meta.view_of() : tensor;
   if (holder >= tensors_.size() || tensors_[holder].has_view_of())
     return UnsupportedValue(meta.path(), "a view of a tensor that holds no bytes", "the checkpoint is malformed");
-  CKPT_ASSIGN_OR_RETURN(const std::uint64_t reach, ReachBytes(meta));
+  CKPT_ASSIGN_OR_RETURN(const std::uint64_t reach, client::ReachBytes(meta));
   Source& source = sources_[holder];
   CKPT_ASSIGN_OR_RETURN(source.size_bytes, SizeBytes(tensors_[holder]));
   if (meta.view_offset_bytes() > source.size_bytes || reach > source.size_bytes - meta.view_offset_bytes())

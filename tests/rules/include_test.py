@@ -20,8 +20,9 @@ LAYERS = {
     "server": (*BASE, *GRPC, r"storage/.*", r"spdlog/.*", r"CLI/.*", r"jemalloc/.*"),
     "client": (*BASE, *GRPC, *PUBLIC),
     "client/include": (*ABSL, *PUBLIC, *API_PROTO),
-    "client/formats": (*BASE, *PUBLIC, r"zip\.h", r"zlib\.h", r"libdeflate\.h", r"nlohmann/.*"),
+    "client/formats": (*BASE, *PUBLIC, r"client/(storage_views|tensor_strides)\.h", r"zip\.h", r"zlib\.h", r"libdeflate\.h", r"nlohmann/.*"),
     "client/cli": (*ABSL, *PUBLIC, *API_PROTO, r"google/protobuf/.*", r"CLI/.*", r"nlohmann/.*", r"client/cli/.*"),
+    "client/python": (*ABSL, *PUBLIC, *API_PROTO, r"nanobind/.*"),
     "client/examples": (*ABSL, *PUBLIC, *API_PROTO, r"CLI/.*", r"client/examples/.*"),
 }
 TESTS = (r"g(test|mock)/.*", r"tests/.*")

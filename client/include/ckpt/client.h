@@ -40,6 +40,10 @@ struct ConnectOptions {
   // How long a call is retried with back-off, counted from its last progress, while the server cannot be reached. Then
   // it fails with Unavailable.
   std::chrono::milliseconds retry_for = std::chrono::seconds(30);
+
+  // Asked some ten times a second by whichever thread is in a call of this client. True ends that call with Cancelled
+  // (INTERRUPTED): an interrupted save has not become visible, unless its commit was on its way.
+  std::function<bool()> interrupted = {};
 };
 
 struct SaveOptions {

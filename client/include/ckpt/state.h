@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -14,6 +15,10 @@
 #include "ckpt/v1/state.pb.h"
 
 namespace ckpt {
+
+namespace client {
+class StorageViews;
+}
 
 // A tensor in the caller's memory.
 struct Tensor {
@@ -53,6 +58,9 @@ struct State {
 // A mistake (a missing Key, an End too many) is remembered and returned by Build. Not thread-safe.
 class StateBuilder {
  public:
+  StateBuilder();
+  ~StateBuilder();
+
   // Open a container; End closes it.
   StateBuilder& Dict() { return Open(v1::NODE_KIND_DICT); }
   StateBuilder& OrderedDict() { return Open(v1::NODE_KIND_ORDERED_DICT); }
@@ -79,10 +87,19 @@ class StateBuilder {
   // Any leaf. If its kind has a tensor, node.tensor is the number of one added with AddTensor.
   StateBuilder& Leaf(v1::StateNode node);
 
-  // Adds a tensor without a node (the storage behind views, or one that several nodes share) and returns its number.
+  // Adds a tensor without a node (one that several nodes share) and returns its number for Leaf.
   std::uint64_t AddTensor(const ::ckpt::Tensor& tensor);
 
-  // The finished state, its tensors' paths and components filled in. InvalidArgument if it is not well-formed.
+  // Adds memory that tensors may share, and returns its number for AddView. It is saved once, and of it only what the
+  // views reach; views that are all the same, and dense, are saved as plain tensors.
+  std::size_t AddStorage(std::span<const std::byte> bytes);
+
+  // Adds a tensor that begins `offset_bytes` into a storage. `meta` has its shape, and its strides in elements unless it
+  // is row-major there. Returns its number for Leaf.
+  std::uint64_t AddView(v1::Tensor meta, std::size_t storage, std::uint64_t offset_bytes);
+
+  // The finished state, its tensors' paths and components filled in. The numbers of its tensors are its own.
+  // InvalidArgument if it is not well-formed.
   absl::StatusOr<State> Build() &&;
 
  private:
@@ -90,6 +107,7 @@ class StateBuilder {
   void Fail(std::string_view what);
 
   State state_;
+  std::unique_ptr<client::StorageViews> tensors_;
   struct Frame {
     std::size_t node;
     bool attributes;

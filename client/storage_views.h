@@ -10,11 +10,16 @@
 #include "absl/status/statusor.h"
 #include "ckpt/state.h"
 
-namespace ckpt::formats {
+namespace ckpt::client {
 
 // The tensors of a tree, in its order, with the storages that they show. Not thread-safe.
 class StorageViews {
  public:
+  [[nodiscard]] std::size_t size() const { return views_.size(); }
+
+  // The description of a tensor, by its number here.
+  [[nodiscard]] v1::Tensor& meta(std::uint64_t number) { return views_[number].tensor.meta; }
+
   // Adds a storage and returns its number.
   std::size_t AddStorage(std::string_view bytes);
 
@@ -52,4 +57,4 @@ class StorageViews {
   std::vector<Storage> storages_;
 };
 
-}  // namespace ckpt::formats
+}  // namespace ckpt::client

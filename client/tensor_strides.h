@@ -7,7 +7,7 @@
 #include "absl/status/statusor.h"
 #include "ckpt/v1/state.pb.h"
 
-namespace ckpt::formats {
+namespace ckpt::client {
 
 // The tensor's strides in elements; where it has none of its own, those of row-major memory as torch counts them.
 std::vector<std::int64_t> StridesOf(const v1::Tensor& tensor);
@@ -16,4 +16,4 @@ std::vector<std::int64_t> StridesOf(const v1::Tensor& tensor);
 // strides that do not fit the shape, are negative or too large.
 absl::StatusOr<std::uint64_t> ReachBytes(const v1::Tensor& tensor);
 
-}  // namespace ckpt::formats
+}  // namespace ckpt::client

@@ -1,4 +1,4 @@
-#include "client/formats/storage_views.h"
+#include "client/storage_views.h"
 
 #include <algorithm>
 #include <limits>
@@ -8,10 +8,10 @@
 #include "base/data_type.h"
 #include "base/state_walk.h"
 #include "base/status.h"
-#include "client/formats/file_error.h"
-#include "client/formats/tensor_strides.h"
+#include "base/utf8.h"
+#include "client/tensor_strides.h"
 
-namespace ckpt::formats {
+namespace ckpt::client {
 namespace {
 
 constexpr std::size_t kNone = std::numeric_limits<std::size_t>::max();
@@ -42,7 +42,8 @@ absl::StatusOr<std::uint64_t> StorageViews::AddView(v1::Tensor meta, std::size_t
   CKPT_ASSIGN_OR_RETURN(const std::uint64_t reach, ReachBytes(meta));
   Storage& shown = storages_[storage];
   if (offset_bytes > shown.bytes.size() || reach > shown.bytes.size() - offset_bytes)
-    return UnsupportedValue(meta.path(), "torch.Tensor that reaches beyond its storage", "the file is malformed");
+    return MakeError(absl::StatusCode::kInvalidArgument, "BAD_TENSOR",
+                     absl::StrCat(PrintableUtf8(meta.path()), ": the tensor reaches beyond its storage"));
   const bool dense = DenseOrder(meta).has_value();
   View view{{std::move(meta), nullptr}, storage, offset_bytes, offset_bytes + reach, dense};
   if (!shown.has_views) {
@@ -95,4 +96,4 @@ void StorageViews::MoveInto(State& state) && {
     if (HasTensor(node.kind())) node.set_tensor(numbers[node.tensor()]);
 }
 
-}  // namespace ckpt::formats
+}  // namespace ckpt::client

@@ -1,12 +1,13 @@
-#include "client/formats/tensor_strides.h"
+#include "client/tensor_strides.h"
 
 #include <algorithm>
 
+#include "absl/strings/str_cat.h"
 #include "base/data_type.h"
 #include "base/status.h"
-#include "client/formats/file_error.h"
+#include "base/utf8.h"
 
-namespace ckpt::formats {
+namespace ckpt::client {
 
 std::vector<std::int64_t> StridesOf(const v1::Tensor& tensor) {
   if (!tensor.strides().empty()) return {tensor.strides().begin(), tensor.strides().end()};
@@ -32,8 +33,9 @@ absl::StatusOr<std::uint64_t> ReachBytes(const v1::Tensor& tensor) {
   }
   std::uint64_t bytes = 0;
   if (!fits || __builtin_mul_overflow(elements, std::uint64_t{ElementSize(tensor.dtype())}, &bytes))
-    return UnsupportedValue(tensor.path(), "a tensor whose strides do not fit its shape", "it is malformed");
+    return MakeError(absl::StatusCode::kInvalidArgument, "BAD_TENSOR",
+                     absl::StrCat("tensor ", PrintableUtf8(tensor.path()), ": its strides do not fit its shape"));
   return bytes;
 }
 
-}  // namespace ckpt::formats
+}  // namespace ckpt::client

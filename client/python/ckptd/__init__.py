@@ -1,0 +1,41 @@
+"""ckptd: checkpoints on a server that stores every chunk once.
+
+    import ckptd
+
+    ckptd.save(state, "resnet@3", metrics={"val_acc": 0.91})
+    state = ckptd.load("resnet:best")
+
+The server's address is in the environment's CKPT_SERVER; ``ckptd.connect`` makes clients of others.
+"""
+
+from __future__ import annotations
+
+from ckptd._background import SaveHandle
+from ckptd._client import Best, Checkpoint, Client, Run, connect, load, save
+from ckptd._errors import (
+    Conflict,
+    DataLoss,
+    Error,
+    InvalidState,
+    NotFound,
+    PermissionDenied,
+    Unavailable,
+)
+
+__all__ = [
+    "Best",
+    "Checkpoint",
+    "Client",
+    "Conflict",
+    "DataLoss",
+    "Error",
+    "InvalidState",
+    "NotFound",
+    "PermissionDenied",
+    "Run",
+    "SaveHandle",
+    "Unavailable",
+    "connect",
+    "load",
+    "save",
+]

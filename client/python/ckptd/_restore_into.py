@@ -1,0 +1,221 @@
+"""Restoring into tensors and arrays that are there already."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from ckptd import _kinds, _native
+from ckptd._decode import StoredTensor
+from ckptd._errors import Error, InvalidState
+
+if TYPE_CHECKING:
+    import torch
+
+Path = tuple[Any, ...]  # the keys, indices and "@name"s from the root
+
+
+class _Leaf(NamedTuple):
+    """A tensor that is to be written, and what is stored for it."""
+
+    live: Any  # a torch.Tensor or a numpy.ndarray
+    number: int
+    stored: StoredTensor
+    type_name: str
+
+
+def restore_into(restore: _native.Restore, state: Any, components: list[str]) -> None:
+    """Writes what is stored into the tensors and arrays of ``state``; its other leaves stay as they are.
+
+    Raises:
+        InvalidState: shapes, dtypes or the tensors that there are differ: all of that is listed, nothing was written.
+        Error: the restore failed in the middle; the message says that the state is torn.
+    """
+    tensors = [StoredTensor(*fields) for fields in restore.tensors()]
+    leaves = _match(restore, tensors, state, components)
+    plan = _Plan(tensors)
+    for leaf in leaves:
+        plan.add(leaf)
+    try:
+        restore.read_into(plan.addresses)
+    except Error as error:
+        error.args = (f"{error.args[0]}; the state is torn: part of it has been restored", *error.args[1:])
+        raise
+    plan.finish()
+
+
+def _match(restore: _native.Restore, tensors: list[StoredTensor], state: Any, components: list[str]) -> list[_Leaf]:
+    stored = {path: (number, name) for path, number, name in _stored_tensors(restore)}
+    live = dict(_live_tensors(state, components))
+    differences = [f"{_text(path)}: is in the state only" for path in live if path not in stored]
+    leaves = []
+    for path, (number, type_name) in stored.items():
+        tensor = tensors[number]
+        if path not in live:
+            differences.append(f"{_text(path)}: is in the checkpoint only")
+            continue
+        is_array = bool(type_name)
+        here, there = _describe_live(live[path]), _describe_stored(tensor, type_name)
+        if here != there:
+            differences.append(f"{_text(path)}: is {here} in the state, and {there} in the checkpoint")
+        elif is_array and not live[path].flags.writeable:
+            differences.append(f"{_text(path)}: is an array that cannot be written to")
+        else:
+            leaves.append(_Leaf(live[path], number, tensor, type_name))
+    if differences:
+        lines = ["the state differs from the checkpoint; nothing was written:", *differences[:50]]
+        if len(differences) > 50:
+            lines.append(f"and {len(differences) - 50} more")
+        raise InvalidState("\n  ".join(lines), "STATE_DIFFERS")
+    return leaves
+
+
+def _text(path: Path) -> str:
+    return ".".join(map(str, path)) or "the whole state"
+
+
+def _describe_live(value: Any) -> str:
+    dtype = value.dtype.str if not _is_tensor(value) else str(value.dtype).removeprefix("torch.")
+    return f"{dtype} {list(value.shape)}"
+
+
+def _describe_stored(tensor: StoredTensor, type_name: str) -> str:
+    shape = tensor.shape if type_name in _kinds.NUMPY_DTYPES or not type_name else tensor.shape[:-1]
+    return f"{type_name or _kinds.DTYPE_NAMES[tensor.dtype]} {list(shape)}"
+
+
+def _is_tensor(value: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _is_array(value: Any) -> bool:
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(value, numpy.ndarray)
+
+
+def _stored_tensors(restore: _native.Restore) -> Iterator[tuple[Path, int, str]]:
+    """The path, number and numpy type ("" for torch's) of each tensor in the tree."""
+    stack: list[list[Any]] = []  # [name, is a mapping, children left, attributes left, next index]
+    for kind, key, children, attributes, _, type_name, number in restore.nodes():
+        name: Any = ()
+        if stack:
+            top = stack[-1]
+            if top[2]:
+                top[2] -= 1
+                name = key if top[1] else top[4]
+                top[4] += 1
+            else:
+                top[3] -= 1
+                name = f"@{key}"
+        if kind in _kinds.TENSORS:
+            yield (
+                (*(frame[0] for frame in stack[1:]), *((name,) if stack else ())),
+                number,
+                (type_name if kind == _kinds.NUMPY_ARRAY else ""),
+            )
+        if children + attributes:
+            stack.append([name, kind in _kinds.MAPPINGS, children, attributes, 0])
+        while stack and stack[-1][2] + stack[-1][3] == 0:
+            stack.pop()
+
+
+def _live_tensors(state: Any, components: list[str]) -> Iterator[tuple[Path, Any]]:
+    stack: list[tuple[Path, Any]] = [((), state)]
+    while stack:
+        path, value = stack.pop()
+        if _is_tensor(value) or _is_array(value):
+            yield path, value
+            continue
+        members: list[tuple[Any, Any]] = []
+        if isinstance(value, dict):
+            members = list(value.items())
+            if not path and components:
+                members = [(key, member) for key, member in members if key in components]
+        elif isinstance(value, (list, tuple)):
+            members = list(enumerate(value))
+        attributes = getattr(value, "__dict__", None) if isinstance(value, dict) else None
+        members += [(f"@{name}", member) for name, member in (attributes or {}).items()]
+        stack += [((*path, key), member) for key, member in reversed(members)]
+
+
+class _Plan:
+    """Where each stored tensor's bytes go, and what is to be copied from there afterwards."""
+
+    def __init__(self, tensors: list[StoredTensor]) -> None:
+        self.tensors = tensors
+        self.addresses = [0] * len(tensors)
+        self.places: dict[int, tuple[Any, int]] = {}  # by number of what has bytes: memory, offset in bytes
+        self.copies: list[_Leaf] = []
+        self.written: list[torch.Tensor] = []
+
+    def add(self, leaf: _Leaf) -> None:
+        base = leaf.number if leaf.stored.view_of is None else leaf.stored.view_of
+        if base not in self.places:
+            if leaf.stored.view_of is None and self.is_direct(leaf):
+                self.place_direct(leaf)
+                return
+            self.place_aside(base, leaf)
+        self.copies.append(leaf)
+
+    def is_direct(self, leaf: _Leaf) -> bool:
+        """Whether the bytes can be read to where they are wanted."""
+        live, stored = leaf.live, leaf.stored
+        if leaf.type_name:
+            order = live.flags.f_contiguous if stored.strides else live.flags.c_contiguous
+            return bool(order) and live.flags.aligned
+        strides = stored.strides or _kinds.row_major(stored.shape)
+        return (
+            live.device.type == "cpu" and tuple(live.stride()) == strides and not live.is_conj() and not live.is_neg()
+        )
+
+    def place_direct(self, leaf: _Leaf) -> None:
+        live = leaf.live
+        if leaf.type_name:
+            self.addresses[leaf.number] = live.ctypes.data if live.size else 0
+            self.places[leaf.number] = (live, 0)
+            return
+        self.addresses[leaf.number] = live.data_ptr()
+        self.places[leaf.number] = (live.untyped_storage(), live.storage_offset() * live.element_size())
+        self.written.append(live)
+
+    def place_aside(self, base: int, leaf: _Leaf) -> None:
+        size = self.tensors[base].size_bytes
+        if leaf.type_name:
+            import numpy
+
+            memory: Any = numpy.empty(size, numpy.uint8)
+            self.addresses[base] = memory.ctypes.data if size else 0
+        else:
+            import torch
+
+            memory = torch.UntypedStorage(size)  # type: ignore[no-untyped-call]
+            self.addresses[base] = memory.data_ptr()
+        self.places[base] = (memory, 0)
+
+    def finish(self) -> None:
+        for leaf in self.copies:
+            base = leaf.number if leaf.stored.view_of is None else leaf.stored.view_of
+            memory, offset = self.places[base]
+            if leaf.type_name:
+                import numpy
+
+                raw = memory.reshape(-1, order="A").view(numpy.uint8)
+                order: Literal["F", "C"] = "F" if leaf.stored.strides else "C"
+                leaf.live[...] = numpy.ndarray(leaf.live.shape, leaf.live.dtype, raw, order=order)
+            else:
+                self.copy(leaf, memory, offset + leaf.stored.view_offset_bytes)
+        if self.written:
+            import torch
+
+            torch.autograd.graph.increment_version(self.written)  # who had saved them for backward is told
+
+    def copy(self, leaf: _Leaf, memory: torch.UntypedStorage, offset: int) -> None:
+        import torch
+
+        source = torch.empty(0, dtype=leaf.live.dtype)
+        strides = leaf.stored.strides or _kinds.row_major(leaf.stored.shape)
+        source.set_(memory, offset // source.element_size(), leaf.stored.shape, strides)
+        with torch.no_grad():
+            leaf.live.copy_(source)

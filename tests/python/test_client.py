@@ -1,0 +1,199 @@
+"""The client's calls: what they take, return and raise."""
+
+import datetime
+import subprocess
+import sys
+import threading
+import time
+
+import ckptd
+import numpy as np
+import pytest
+import torch
+from same_state import assert_same
+from server import Ctl, Server
+from torch import nn
+
+
+def model_state(seed=0):
+    torch.manual_seed(seed)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 5000))
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.01)
+    for parameter in net.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    return {"model": net.state_dict(), "optimizer": optimizer.state_dict(), "epoch": seed}
+
+
+def test_save_and_load_are_two_lines(client):
+    state = model_state(3)
+    saved = ckptd.save(state, "two", metrics={"val_acc": 0.91})
+    assert (saved.run, saved.epoch, saved.version, saved.metrics) == ("two", 3, 1, {"val_acc": 0.91})
+    assert_same(ckptd.load("two:best"), state)
+    ckptd.save(state, "two@7")
+    assert ckptd.connect().checkpoint("two:latest").epoch == 7
+    for reference in ("two@", "two@x", "two@1#1"):
+        with pytest.raises(ckptd.InvalidState, match="RUN@EPOCH"):
+            ckptd.save(state, reference)
+
+
+def test_what_a_checkpoint_says(client):
+    state = model_state()
+    saved = client.save("says", state, epoch=5, step=50, metrics={"a": 1, "b": 2.5}, labels={"git": "1f3"}, primary_metric="b:min")
+    assert saved.reference == "says@5#1"
+    assert (saved.step, saved.metrics, saved.labels, saved.tags) == (50, {"a": 1.0, "b": 2.5}, {"git": "1f3"}, ())
+    assert saved.components == ("model", "optimizer", "epoch")
+    assert saved.sent_bytes > 0 and saved.cited_bytes == 0 and saved.new_bytes > saved.sent_bytes
+    assert abs(datetime.datetime.now(datetime.timezone.utc) - saved.create_time) < datetime.timedelta(minutes=1)
+    again = client.save("says", state, epoch=6)
+    assert again.sent_bytes == 0 and again.cited_bytes == saved.sent_bytes
+    assert [c.epoch for c in client.checkpoints("says")] == [5, 6]
+    found = client.checkpoint("says@5")
+    assert (found.sent_bytes, found.cited_bytes, found.new_bytes) == (None, None, saved.new_bytes)
+    (run,) = [r for r in client.runs() if r.name == "says"]
+    assert (run.checkpoint_count, run.latest_epoch, run.stored_bytes) == (2, 6, saved.new_bytes + again.new_bytes)
+    assert (run.best.metric, run.best.value, run.best.epoch) == ("b", 2.5, 5)
+
+
+@pytest.mark.parametrize("epoch", [4, np.int64(4), torch.tensor(4)])
+def test_the_epoch_is_the_states_or_what_is_said(client, epoch):
+    assert client.save("epochs", {"epoch": epoch, "step": epoch}).epoch == 4
+    saved = client.save("epochs", {"epoch": epoch}, epoch=9)
+    assert (saved.epoch, saved.step) == (9, None)
+
+
+@pytest.mark.parametrize("state", [{}, {"epoch": True}, {"epoch": 1.0}, {"epoch": None}, [1], torch.ones(2)])
+def test_a_save_does_not_guess_the_epoch(client, state):
+    with pytest.raises(ckptd.InvalidState, match="epoch=N") as raised:
+        client.save("guess", state)
+    assert raised.value.reason == "NO_EPOCH"
+
+
+def test_errors_are_a_tree(client):
+    with pytest.raises(ckptd.NotFound, match=r"nosuch.*\[RUN_NOT_FOUND\]"):
+        client.restore("nosuch@1")
+    with pytest.raises(ckptd.InvalidState, match="BAD_REFERENCE"):
+        client.checkpoint("nonsense")
+    with pytest.raises(ckptd.InvalidState, match="HOST:PORT"):
+        ckptd.connect("nonsense")
+    with pytest.raises(ckptd.InvalidState, match="not one text"):
+        client.restore("r@1", components="model")
+    with pytest.raises(ckptd.Unavailable, match=r"127.0.0.1:1.*is it running"):
+        ckptd.Client("127.0.0.1:1", retry_s=0.1).runs()
+    assert issubclass(ckptd.NotFound, ckptd.Error)
+
+
+def test_what_was_chosen_is_restored(client):
+    state = model_state(1)
+    client.save("chosen", state)
+    assert_same(client.restore("chosen@1", components=["model"]), {"model": state["model"]})
+    some = client.restore("chosen@1", components=["model"], include=["*.weight"])
+    assert list(some["model"]) == [k for k in state["model"] if k.endswith("weight")]
+    with pytest.raises(ckptd.NotFound, match="NOTHING_MATCHES"):
+        client.restore("chosen@1", include=["nothing"])
+    with pytest.raises(ckptd.NotFound, match="model, optimizer"):
+        client.restore("chosen@1", components=["weights"])
+
+
+def test_without_torch(server, client):
+    """numpy's states need no PyTorch: none is imported."""
+    program = """
+import sys, ckptd, numpy as np
+state = {"epoch": 1, "a": np.arange(6.0).reshape(2, 3), "b": np.float32(2), "c": [None, True, "x", b"y", 1 << 80]}
+ckptd.save(state, "numpy")
+loaded = ckptd.load("numpy@1")
+assert loaded.keys() == state.keys() and (loaded["a"] == state["a"]).all() and loaded["b"] == 2 and loaded["c"] == state["c"]
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, env={"CKPT_SERVER": server.address, "PYTHONPATH": ":".join(sys.path)})
+
+
+def test_a_map_of_devices(client):
+    client.save("map", {"w": torch.ones(3)}, epoch=1)
+    assert client.restore("map@1", map_location="cpu")["w"].device.type == "cpu"
+    assert client.restore("map@1", map_location=torch.device("meta"))["w"].device.type == "meta"
+    assert client.restore("map@1", map_location={"cpu": "meta"})["w"].device.type == "meta"
+    seen = []
+    client.restore("map@1", map_location=lambda storage, location: seen.append((storage.nbytes(), location)))
+    assert seen == [(12, "cpu")]
+
+
+def test_ctrl_c_ends_a_call_within_a_second(tmp_path):
+    program = """
+import ckptd, torch, sys
+client = ckptd.connect(sys.argv[1])
+print("ready", flush=True)
+client.save("interrupted", {"w": torch.ones(1 << 22)}, epoch=1)
+"""
+    import signal
+
+    from conftest import BIN
+
+    with Server(BIN / "ckptd", tmp_path / "store", tmp_path / "ckptd.log") as server:
+        server.process.send_signal(signal.SIGSTOP)
+        with subprocess.Popen([sys.executable, "-c", program, server.address], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as save:
+            assert save.stdout.readline() == "ready\n"
+            time.sleep(1)
+            begin = time.monotonic()
+            save.send_signal(signal.SIGINT)
+            _, err = save.communicate(timeout=30)
+            took = time.monotonic() - begin
+        assert "KeyboardInterrupt" in err, err
+        print(f"ended after {took:.2f} s")
+        server.process.send_signal(signal.SIGCONT)
+        client = ckptd.Client(server.address)
+        assert client.runs() == []
+        assert client.save("interrupted", {"w": torch.ones(3)}, epoch=1).version == 1
+        assert server.stop() == 0
+
+
+def test_a_forked_child_is_told_to_connect_anew(server, client):
+    import os
+
+    client.save("fork", {"w": torch.ones(3)}, epoch=1)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        said = b"nothing"
+        try:
+            client.runs()
+        except ckptd.Error as error:
+            said = str(error).encode()
+        os.write(write, said)
+        os._exit(0)
+    os.close(write)
+    assert b"connect again" in os.read(read, 1000)
+    assert os.waitpid(child, 0)[1] == 0
+    assert client.checkpoint("fork@1").epoch == 1
+
+
+def test_threads_save_at_once(client):
+    def save(number):
+        client.save(f"threads/{number}", {"w": torch.full((300_000,), float(number))}, epoch=number)
+
+    threads = [threading.Thread(target=save, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number in range(4):
+        assert client.restore(f"threads/{number}@{number}")["w"][7] == number
+
+
+def test_a_hundred_thousand_tensors(client):
+    state = {"epoch": 1, "model": {f"w{i}": torch.full((256,), float(i)) for i in range(100_000)}}
+    begin = time.monotonic()
+    client.save("many", state)
+    saved = time.monotonic()
+    loaded = client.restore("many@1")
+    print(f"100,000 tensors of 1 KiB: saved in {saved - begin:.2f} s, restored in {time.monotonic() - saved:.2f} s")
+    assert len(loaded["model"]) == 100_000 and loaded["model"]["w99999"][255] == 99999
+
+
+def test_ckptctl_writes_what_python_saved(server, client, tmp_path):
+    from conftest import BIN
+
+    state = model_state(2)
+    client.save("both", state)
+    Ctl(BIN / "ckptctl", server.address)("restore", "both@2", tmp_path / "out.pth")
+    assert_same(torch.load(tmp_path / "out.pth"), state)
