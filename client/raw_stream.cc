@@ -2,13 +2,14 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "base/status.h"
 #include "client/grpc_status.h"
 
 namespace ckpt::client {
 
-RawStream::RawStream(grpc::GenericStub& raw, const std::string& method, const std::function<bool()>& interrupted)
-    : interrupts_(interrupted) {
+RawStream::RawStream(grpc::GenericStub& raw, const std::string& method, const ConnectOptions& options)
+    : options_(options), interrupts_(options.interrupted) {
   // So that ThreadSanitizer sees an order: gRPC, through which the callbacks know this object, is not instrumented.
   { const MutexLock lock(mutex_); }
   raw.PrepareBidiStreamingCall(&context_, method, {}, this);
@@ -33,24 +34,26 @@ RawStream::~RawStream() {
 }
 
 RawStream::Event RawStream::Wait(bool for_room) {
+  const auto since = std::chrono::steady_clock::now();
   for (;;) {
-    CheckInterrupts();
+    GiveUpIfDue(since);
     const MutexLock lock(mutex_);
     if (!received_.empty()) return Event::kMessage;
     if (done_) return Event::kEnded;
     if (for_room && !reads_over_ && !writes_over_ && unsent_.size() < kWriteAhead) return Event::kRoom;
-    if (interrupts_.enabled()) {
-      changed_.WaitFor(mutex_, Interrupts::kEvery);
-    } else {
-      changed_.Wait(mutex_);
-    }
+    changed_.WaitFor(mutex_, Interrupts::kEvery);
   }
 }
 
-void RawStream::CheckInterrupts() {
-  if (!interrupt_.ok()) return;
-  interrupt_ = interrupts_.Check();
-  if (!interrupt_.ok()) context_.TryCancel();
+void RawStream::GiveUpIfDue(std::chrono::steady_clock::time_point waiting_since) {
+  if (!given_up_.ok()) return;
+  given_up_ = interrupts_.Check();
+  if (given_up_.ok() && std::chrono::steady_clock::now() - waiting_since > options_.answer_within)
+    given_up_ =
+        MakeError(absl::StatusCode::kUnavailable, "SERVER_SILENT",
+                  absl::StrCat("the server at ", options_.address, " is connected and has said nothing for ",
+                               std::chrono::duration_cast<std::chrono::seconds>(options_.answer_within).count(), " s"));
+  if (!given_up_.ok()) context_.TryCancel();
 }
 
 grpc::ByteBuffer RawStream::Take() {
@@ -92,7 +95,7 @@ void RawStream::HalfClose() {
 absl::Status RawStream::Finish() {
   const MutexLock lock(mutex_);
   CKPT_CHECK(done_);
-  return interrupt_.ok() || status_.ok() ? status_ : interrupt_;
+  return given_up_.ok() || status_.ok() ? status_ : given_up_;
 }
 
 RawStream::Step RawStream::NextStep() {

@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "base/mutex.h"
+#include "ckpt/client.h"
 #include "client/interrupts.h"
 
 namespace ckpt::client {
@@ -26,9 +27,9 @@ class RawStream final : private grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::
     kEnded,    // the server has ended the call, and all its messages were taken; Finish has the outcome
   };
 
-  // Starts the call. What it is made through must outlive this, and so must `interrupted` (see ConnectOptions): when that
-  // says so, the call is cancelled and ends with its status.
-  RawStream(grpc::GenericStub& raw, const std::string& method, const std::function<bool()>& interrupted);
+  // Starts the call. What it is made through and the options must outlive this. When the caller interrupts it, or the
+  // server does not answer within the options' time, the call is cancelled and ends with the status that says so.
+  RawStream(grpc::GenericStub& raw, const std::string& method, const ConnectOptions& options);
 
   // Cancels the call if it has not ended and waits until gRPC is done with it. Slices that were written may live until
   // this has returned.
@@ -65,11 +66,12 @@ class RawStream final : private grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::
   void Start(Step step) CKPT_EXCLUDES(mutex_);
   void WriteEnded(bool ok) CKPT_EXCLUDES(mutex_);
 
-  void CheckInterrupts() CKPT_EXCLUDES(mutex_);
+  void GiveUpIfDue(std::chrono::steady_clock::time_point waiting_since) CKPT_EXCLUDES(mutex_);
 
+  const ConnectOptions& options_;
   grpc::ClientContext context_;
-  Interrupts interrupts_;    // the caller's thread's
-  absl::Status interrupt_;   // likewise
+  Interrupts interrupts_;     // the caller's thread's
+  absl::Status given_up_;     // likewise
   grpc::ByteBuffer reading_;  // gRPC's while a read is under way
   grpc::ByteBuffer writing_;  // gRPC's while a write is under way
 

@@ -49,9 +49,9 @@ absl::Status RestoreJob::OpenFirst() {
   begin.set_reference(options_.reference);
   begin.set_wait_for_want(true);
   ManifestReader reader;
-  CKPT_ASSIGN_OR_RETURN(
-      stream_, RestoreStream::Open(*connection_, std::move(begin),
-                                   [&](v1::RestoreResponse message) { return reader.Take(std::move(message)); }));
+  CKPT_ASSIGN_OR_RETURN(stream_, RestoreStream::Open(*connection_, std::move(begin), [&](v1::RestoreResponse message) {
+                          return reader.Take(std::move(message));
+                        }));
   manifest_ = std::move(reader.manifest());
   return absl::OkStatus();
 }

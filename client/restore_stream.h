@@ -26,7 +26,7 @@ class RestoreStream {
 
  private:
   explicit RestoreStream(Connection& connection)
-      : stream_(connection.raw, "/ckpt.v1.CheckpointService/Restore", connection.options.interrupted) {}
+      : stream_(connection.raw, "/ckpt.v1.CheckpointService/Restore", connection.options) {}
 
   RawStream stream_;
 };

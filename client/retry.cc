@@ -32,9 +32,9 @@ absl::Status Retry(Backoff& backoff, const ConnectOptions& connect, const std::f
       continue;
     }
     if (ReasonOf(status) != "SERVER_UNREACHABLE") return status;  // it is there, and says what is wrong
-    return MakeError(absl::StatusCode::kUnavailable, "SERVER_UNREACHABLE",
-                     absl::StrCat("cannot reach a ckptd at ", connect.address,
-                                  "; is it running there? (", status.message(), ")"));
+    return MakeError(
+        absl::StatusCode::kUnavailable, "SERVER_UNREACHABLE",
+        absl::StrCat("cannot reach a ckptd at ", connect.address, "; is it running there? (", status.message(), ")"));
   }
 }
 

@@ -50,7 +50,7 @@ class SaveStream {
 
  private:
   explicit SaveStream(Connection& connection)
-      : stream_(connection.raw, "/ckpt.v1.CheckpointService/Save", connection.options.interrupted) {}
+      : stream_(connection.raw, "/ckpt.v1.CheckpointService/Save", connection.options) {}
 
   absl::Status ReadBegun();
   absl::Status Write(grpc::ByteBuffer message);

@@ -128,9 +128,7 @@ StateBuilder& StateBuilder::Tensor(const ::ckpt::Tensor& tensor) {
 
 StateBuilder& StateBuilder::Leaf(v1::StateNode node) { return Add(std::move(node)); }
 
-std::uint64_t StateBuilder::AddTensor(const ::ckpt::Tensor& tensor) {
-  return tensors_->AddTensor(tensor);
-}
+std::uint64_t StateBuilder::AddTensor(const ::ckpt::Tensor& tensor) { return tensors_->AddTensor(tensor); }
 
 std::size_t StateBuilder::AddStorage(std::span<const std::byte> bytes) {
   return tensors_->AddStorage({reinterpret_cast<const char*>(bytes.data()), bytes.size()});

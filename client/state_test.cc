@@ -194,9 +194,15 @@ TEST(StateBuilder, TensorsThatShareMemoryAreViews) {
   const std::size_t alone = b.AddStorage(std::as_bytes(std::span(memory).first(12)));
   b.Key("alone").Leaf(TensorLeaf(b.AddView(Floats({3, 4}), alone, 0)));
   const std::size_t tied = b.AddStorage(std::as_bytes(std::span(memory).subspan(12, 20)));
-  b.Key("a").Leaf(TensorLeaf(b.AddView(Floats({4, 5}), tied, 0))).Key("b").Leaf(TensorLeaf(b.AddView(Floats({4, 5}), tied, 0)));
+  b.Key("a")
+      .Leaf(TensorLeaf(b.AddView(Floats({4, 5}), tied, 0)))
+      .Key("b")
+      .Leaf(TensorLeaf(b.AddView(Floats({4, 5}), tied, 0)));
   const std::size_t flat = b.AddStorage(std::as_bytes(std::span(memory).subspan(32)));
-  b.Key("c").Leaf(TensorLeaf(b.AddView(Floats({4}), flat, 32))).Key("d").Leaf(TensorLeaf(b.AddView(Floats({2}, {3}), flat, 16)));
+  b.Key("c")
+      .Leaf(TensorLeaf(b.AddView(Floats({4}), flat, 32)))
+      .Key("d")
+      .Leaf(TensorLeaf(b.AddView(Floats({2}, {3}), flat, 16)));
   const auto state = std::move(b.End()).Build();
   ASSERT_TRUE(state.ok()) << state.status();
   ASSERT_EQ(state->tensors.size(), 6U);

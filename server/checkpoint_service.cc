@@ -24,14 +24,14 @@ grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* context, absl::Sta
 
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* CheckpointService::Save(
     grpc::CallbackServerContext* context) {
-  const std::shared_ptr<RawStream> stream = RawStream::Start(context);
+  const std::shared_ptr<RawStream> stream = RawStream::Start(context, patience_);
   threads_.Run(stream, [this](RawStream& s) { return ServeSave(store_, s); });
   return stream.get();
 }
 
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* CheckpointService::Restore(
     grpc::CallbackServerContext* context) {
-  const std::shared_ptr<RawStream> stream = RawStream::Start(context);
+  const std::shared_ptr<RawStream> stream = RawStream::Start(context, patience_);
   threads_.Run(stream, [this](RawStream& s) { return ServeRestore(store_, s); });
   return stream.get();
 }

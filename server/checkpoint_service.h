@@ -18,7 +18,12 @@ using ServiceBase = v1::CheckpointService::WithRawCallbackMethod_Save<
 // Thread-safe. The store outlives it.
 class CheckpointService final : public ServiceBase {
  public:
-  explicit CheckpointService(storage::Store& store, int max_streams) : store_(store), threads_(max_streams) {}
+  // Clients may keep a stream waiting for `patience`.
+  CheckpointService(storage::Store& store, int max_streams, std::chrono::milliseconds patience)
+      : store_(store), patience_(patience), threads_(max_streams) {}
+
+  // From now on streams whose clients are not at work are ended.
+  void Stop() { patience_.RunOut(); }
 
   grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* Save(grpc::CallbackServerContext* context) override;
   grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* Restore(grpc::CallbackServerContext* context) override;
@@ -34,6 +39,7 @@ class CheckpointService final : public ServiceBase {
 
  private:
   storage::Store& store_;
+  Patience patience_;
   StreamThreads threads_;
 };
 

@@ -47,6 +47,7 @@ int Serve(const ckpt::server::ServerOptions& options, const std::string& address
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGHUP);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
   umask(0077);  // what is in the store is for those to whom the server gives it
@@ -68,6 +69,7 @@ int Serve(const ckpt::server::ServerOptions& options, const std::string& address
   spdlog::info("signal {}: finishing what is running, for {} s at most", signal_number, grace.count());
   (*server)->Shutdown(grace);
   server->reset();
+  if (!address_file.empty()) unlink(address_file.c_str());
   spdlog::info("stopped");
   return 0;
 }
@@ -83,7 +85,9 @@ int main(int argc, char** argv) {
   std::uint32_t chunk_kib = 1024;
   std::int64_t lease_s = 900;
   std::int64_t grace_s = 30;
-  app.add_option("--data", dir, "Folder of the store; made if it is not there")->required();
+  app.add_option("--data", dir, "Folder of the store; made if it is not there")
+      ->required()
+      ->check([](const std::string& path) { return path.empty() ? "the folder has no name" : ""; });
   app.add_option("--listen", options.listen, "HOST:PORT; port 0 takes a free one")->capture_default_str();
   app.add_option("--address-file", address_file, "Write host:port here once ready to serve");
   app.add_flag("--insecure", options.insecure,

@@ -1,14 +1,22 @@
 #include "server/raw_stream.h"
 
+#include <algorithm>
 #include <utility>
 
+#include "base/status.h"
 #include "ckpt/v1/service.pb.h"
 #include "server/grpc_status.h"
 
 namespace ckpt::server {
+namespace {
 
-std::shared_ptr<RawStream> RawStream::Start(grpc::CallbackServerContext* context) {
-  std::shared_ptr<RawStream> stream(new RawStream(context));
+// How often patience is looked at.
+constexpr std::chrono::milliseconds kLook{500};
+
+}  // namespace
+
+std::shared_ptr<RawStream> RawStream::Start(grpc::CallbackServerContext* context, const Patience& patience) {
+  std::shared_ptr<RawStream> stream(new RawStream(context, patience));
   stream->self_ = stream;
   {
     const MutexLock lock(stream->mutex_);
@@ -38,6 +46,19 @@ RawStream::Event RawStream::Read(grpc::ByteBuffer& message, std::chrono::millise
   return Event::kMessage;
 }
 
+absl::StatusOr<bool> RawStream::Next(grpc::ByteBuffer& message, std::chrono::milliseconds limit) {
+  const auto since = std::chrono::steady_clock::now();
+  while (std::chrono::steady_clock::now() - since < std::min(limit, patience_.limit())) {
+    switch (Read(message, kLook)) {
+      case Event::kMessage: return true;
+      case Event::kEnd: return false;
+      case Event::kTimeout: break;
+    }
+  }
+  return MakeError(absl::StatusCode::kUnavailable, "STREAM_IDLE",
+                   "the client kept its stream idle for too long, or this server stops; begin again");
+}
+
 void RawStream::OnReadDone(bool ok) {
   bool again = false;
   {
@@ -55,9 +76,9 @@ void RawStream::OnReadDone(bool ok) {
 }
 
 bool RawStream::Write(grpc::ByteBuffer message) {
+  if (!Drain(kQueue - 1)) return false;
   {
     const MutexLock lock(mutex_);
-    while (out_.size() >= kQueue && !broken_) changed_.Wait(mutex_);
     if (broken_) return false;
     out_.push_back(std::move(message));
   }
@@ -85,6 +106,21 @@ void RawStream::Ack(std::string digests, std::uint64_t total) {
   Pump();
 }
 
+bool RawStream::Drain(std::size_t left) {
+  {
+    const MutexLock lock(mutex_);
+    while (!broken_) {
+      if (out_.size() <= left && (left != 0 || (!is_writing_ && acks_.empty()))) return true;
+      if (is_writing_ && std::chrono::steady_clock::now() - writing_since_ > patience_.limit()) break;
+      changed_.WaitFor(mutex_, kLook);
+    }
+    if (broken_) return false;
+    broken_ = true;
+  }
+  context_->TryCancel();
+  return false;
+}
+
 void RawStream::Pump() {
   {
     const MutexLock lock(mutex_);
@@ -101,6 +137,7 @@ void RawStream::Pump() {
       out_.pop_front();
     }
     is_writing_ = true;
+    writing_since_ = std::chrono::steady_clock::now();
   }
   changed_.NotifyAll();
   StartWrite(&writing_);
@@ -131,9 +168,9 @@ bool RawStream::broken() {
 }
 
 void RawStream::Close(const absl::Status& status) {
+  Drain(0);
   {
     const MutexLock lock(mutex_);
-    while ((is_writing_ || !out_.empty() || !acks_.empty()) && !broken_) changed_.Wait(mutex_);
     in_.clear();
   }
   Finish(ToGrpc(status, *context_));

@@ -15,21 +15,19 @@ namespace {
 
 using storage::RestoreReader;
 
-constexpr std::chrono::minutes kLong{1};
+// Who says nothing at first holds no place.
+constexpr std::chrono::minutes kFirstMessage{1};
 
 absl::Status Gone() {
   return MakeError(absl::StatusCode::kCancelled, "STREAM_ENDED", "the stream ended before all was sent; restore again");
 }
 
-// The next request; nullopt when the client has half-closed. The first one is waited for a while only: who says nothing
-// holds no place.
-absl::StatusOr<std::optional<v1::RestoreRequest>> ReadRequest(RawStream& stream, bool first) {
+// The next request; nullopt when the client has half-closed.
+absl::StatusOr<std::optional<v1::RestoreRequest>> ReadRequest(
+    RawStream& stream, std::chrono::milliseconds limit = std::chrono::milliseconds::max()) {
   grpc::ByteBuffer buffer;
-  RawStream::Event event = RawStream::Event::kTimeout;
-  do {
-    event = stream.Read(buffer, kLong);
-  } while (event == RawStream::Event::kTimeout && !first);
-  if (event != RawStream::Event::kMessage) return std::optional<v1::RestoreRequest>();
+  CKPT_ASSIGN_OR_RETURN(const bool more, stream.Next(buffer, limit));
+  if (!more) return std::optional<v1::RestoreRequest>();
   v1::RestoreRequest request;
   grpc::ProtoBufferReader reader(&buffer);
   if (!reader.status().ok() || !request.ParseFromZeroCopyStream(&reader))
@@ -68,7 +66,7 @@ absl::Status SendManifest(RestoreReader& reader, RawStream& stream) {
 
 absl::Status ServeWants(RestoreReader& reader, RawStream& stream) {
   while (true) {
-    CKPT_ASSIGN_OR_RETURN(const std::optional<v1::RestoreRequest> request, ReadRequest(stream, false));
+    CKPT_ASSIGN_OR_RETURN(const std::optional<v1::RestoreRequest> request, ReadRequest(stream));
     if (!request.has_value()) return absl::OkStatus();
     if (!request->has_want())
       return MakeError(absl::StatusCode::kFailedPrecondition, "OUT_OF_ORDER", "after begin a restore takes only wants");
@@ -80,7 +78,7 @@ absl::Status ServeWants(RestoreReader& reader, RawStream& stream) {
 }  // namespace
 
 absl::Status ServeRestore(storage::Store& store, RawStream& stream) {
-  CKPT_ASSIGN_OR_RETURN(const std::optional<v1::RestoreRequest> first, ReadRequest(stream, true));
+  CKPT_ASSIGN_OR_RETURN(const std::optional<v1::RestoreRequest> first, ReadRequest(stream, kFirstMessage));
   if (!first.has_value()) return Gone();
   if (!first->has_begin())
     return MakeError(absl::StatusCode::kFailedPrecondition, "OUT_OF_ORDER", "a restore starts with begin");

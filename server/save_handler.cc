@@ -17,8 +17,8 @@ using storage::SaveStream;
 constexpr std::uint32_t kMaxMessageBytes = 4U << 20;
 // How long the client may pause before what it has sent goes to disk, and how often it is looked at while it does.
 constexpr std::chrono::milliseconds kPause{5};
-// Keepalive ends dead connections; this only bounds one wait.
-constexpr std::chrono::minutes kLong{1};
+// Who says nothing at first holds no place.
+constexpr std::chrono::minutes kFirstMessage{1};
 constexpr std::chrono::seconds kHalfClose{5};
 
 absl::Status Gone() {
@@ -81,7 +81,14 @@ absl::Status ServeMessages(SaveStream& save, RawStream& stream) {
     grpc::ByteBuffer buffer;
     // Who waits for acks, and sends nothing meanwhile, is told at once that a batch failed.
     CKPT_ASSIGN_OR_RETURN(const bool settled, save.Settled());
-    switch (stream.Read(buffer, settled ? kLong : kPause)) {
+    RawStream::Event event = RawStream::Event::kEnd;
+    if (settled) {
+      CKPT_ASSIGN_OR_RETURN(const bool more, stream.Next(buffer));
+      if (more) event = RawStream::Event::kMessage;
+    } else {
+      event = stream.Read(buffer, kPause);
+    }
+    switch (event) {
       case RawStream::Event::kTimeout: CKPT_RETURN_IF_ERROR(save.Flush(false)); continue;
       case RawStream::Event::kEnd:
         // For whoever resumes.
@@ -106,7 +113,8 @@ absl::Status ServeMessages(SaveStream& save, RawStream& stream) {
 
 absl::Status ServeSave(storage::Store& store, RawStream& stream) {
   grpc::ByteBuffer buffer;
-  if (stream.Read(buffer, kLong) != RawStream::Event::kMessage) return Gone();  // who says nothing holds no place
+  CKPT_ASSIGN_OR_RETURN(const bool begun, stream.Next(buffer, kFirstMessage));
+  if (!begun) return Gone();
   CKPT_ASSIGN_OR_RETURN(ReceivedSave first, ParseSave(buffer));
   if (!first.message.has_begin())
     return MakeError(absl::StatusCode::kFailedPrecondition, "OUT_OF_ORDER", "a save starts with begin");

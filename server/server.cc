@@ -3,6 +3,9 @@
 #include <arpa/inet.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 
+#include <charconv>
+#include <cstdint>
+#include <string_view>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -19,10 +22,14 @@ constexpr int kKeepaliveTimeoutMs = 10'000;
 // HOST and PORT of HOST:PORT, [HOST]:PORT.
 absl::StatusOr<std::pair<std::string, std::string>> SplitAddress(const std::string& address) {
   const std::size_t colon = address.rfind(':');
-  if (colon == std::string::npos || colon == 0 || colon + 1 == address.size())
+  const std::string_view port =
+      std::string_view(address).substr(colon == std::string::npos ? address.size() : colon + 1);
+  std::uint16_t number = 0;  // gRPC would take a larger one modulo 65536
+  const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), number);
+  if (colon == 0 || error != std::errc() || end != port.data() + port.size())
     return MakeError(absl::StatusCode::kInvalidArgument, "BAD_ADDRESS",
                      absl::StrCat("'", address, "' is no HOST:PORT to listen on"));
-  return std::pair(address.substr(0, colon), address.substr(colon + 1));
+  return std::pair(address.substr(0, colon), std::string(port));
 }
 
 // A name that only begins like an address is none: it may resolve to anything.
@@ -43,7 +50,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
                                   "listen on 127.0.0.1, or say --insecure if the network is yours alone"));
   auto out = std::unique_ptr<Server>(new Server);
   CKPT_ASSIGN_OR_RETURN(out->store_, storage::Store::Open(options.store));
-  out->service_ = std::make_unique<CheckpointService>(*out->store_, options.max_streams);
+  out->service_ = std::make_unique<CheckpointService>(*out->store_, options.max_streams, options.store.lease);
 
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
@@ -61,11 +68,14 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   if (out->server_ == nullptr || port == 0)
     return MakeError(absl::StatusCode::kUnavailable, "ADDRESS_IN_USE",
                      absl::StrCat("cannot listen on ", options.listen, "; is another server there?"));
+  out->server_->GetHealthCheckService()->SetServingStatus(v1::CheckpointService::service_full_name(), true);
   out->address_ = absl::StrCat(host_port.first, ":", port);
   return out;
 }
 
 void Server::Shutdown(std::chrono::milliseconds grace) {
+  server_->GetHealthCheckService()->SetServingStatus(false);
+  service_->Stop();
   server_->Shutdown(std::chrono::system_clock::now() + grace);
   server_->Wait();
 }

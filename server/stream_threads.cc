@@ -11,7 +11,7 @@ namespace ckpt::server {
 namespace {
 
 absl::Status NoThread(const std::system_error& error) {
-  return MakeError(absl::StatusCode::kResourceExhausted, "TOO_MANY_STREAMS",
+  return MakeError(absl::StatusCode::kUnavailable, "TOO_MANY_STREAMS",
                    absl::StrCat("this server's machine has no more threads (", error.what(), "); try again later"));
 }
 
@@ -40,7 +40,7 @@ void StreamThreads::Run(std::shared_ptr<RawStream> stream, std::function<absl::S
   }
   if (!taken) {
     stream->Close(
-        MakeError(absl::StatusCode::kResourceExhausted, "TOO_MANY_STREAMS",
+        MakeError(absl::StatusCode::kUnavailable, "TOO_MANY_STREAMS",
                   absl::StrCat("this server serves ", limit_, " saves and restores at once; try again later")));
     return;
   }

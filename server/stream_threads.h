@@ -16,7 +16,7 @@ class StreamThreads {
   explicit StreamThreads(int limit) : limit_(limit) {}
   ~StreamThreads();  // waits for all
 
-  // Runs serve(stream) on a thread and closes the stream with what it returns; ResourceExhausted TOO_MANY_STREAMS when
+  // Runs serve(stream) on a thread and closes the stream with what it returns; Unavailable TOO_MANY_STREAMS when
   // too many run.
   void Run(std::shared_ptr<RawStream> stream, std::function<absl::Status(RawStream&)> serve);
 

@@ -86,7 +86,7 @@ class Service final : public grpc::CallbackGenericService {
  public:
   explicit Service(std::string dir) : dir_(std::move(dir)) {}
   grpc::ServerGenericBidiReactor* CreateReactor(grpc::GenericCallbackServerContext* context) override {
-    const std::shared_ptr<server::RawStream> stream = server::RawStream::Start(context);
+    const std::shared_ptr<server::RawStream> stream = server::RawStream::Start(context, patience_);
     std::thread([stream, save = context->method() == "/floor/save", dir = dir_] {
       save ? Receive(*stream, dir) : Send(*stream, dir);
       stream->Close(absl::OkStatus());
@@ -96,6 +96,7 @@ class Service final : public grpc::CallbackGenericService {
 
  private:
   const std::string dir_;
+  const server::Patience patience_{std::chrono::hours(1)};
 };
 
 int Serve(const std::string& dir, const std::string& address_file) {

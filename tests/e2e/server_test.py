@@ -96,8 +96,11 @@ class Start(Fixture):
             outside = ckptd("--data", self.folder / "a", "--listen", f"{host}:0")
             self.assertEqual(outside.returncode, 1)
             self.assertIn("--insecure", outside.stderr)
-        self.assertEqual(ckptd("--data", self.folder / "a", "--listen", "nonsense").returncode, 1)
-        for words in ([], ["--data"], ["--data", self.folder / "a", "--lease-s", "0"], ["--data", self.folder / "a", "extra"]):
+        for address in ("nonsense", ":0", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:99999", "127.0.0.1:-1", "127.0.0.1:7x"):
+            refused = ckptd("--data", self.folder / "a", "--listen", address)
+            self.assertEqual(refused.returncode, 1)
+            self.assertIn(f"'{address}' is no HOST:PORT", refused.stderr)
+        for words in ([], ["--data"], ["--data", ""], ["--data", self.folder / "a", "--lease-s", "0"], ["--data", self.folder / "a", "extra"]):
             self.assertEqual(ckptd(*words).returncode, 2, words)
         (self.folder / "a-file").write_text("")
         self.assertEqual(ckptd("--data", self.folder / "a-file", "--listen", "127.0.0.1:0").returncode, 1)
@@ -158,9 +161,10 @@ class Stop(Fixture):
         self.restored()
 
     def test_an_idle_server_ends_at_once_and_starts_again(self):
-        for _ in range(3):
+        for signal_number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             self.server.start()
-            self.assertEqual(self.server.stop(timeout=10), 0)
+            self.assertEqual(self.server.stop(timeout=10, with_signal=signal_number), 0)
+            self.assertFalse(self.server.address_file.exists())
 
 
 class Load(Fixture):

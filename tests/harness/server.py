@@ -37,11 +37,12 @@ class Server:
 
     def __init__(self, program, data, log, listen="127.0.0.1:0", words=()):
         self.program, self.data, self.log, self.listen, self.words = program, Path(data), Path(log), listen, words
+        self.address_file = self.log.with_suffix(".address")
         self.process = None
         self.address = None
 
     def start(self, timeout=60):
-        address_file = self.log.with_suffix(".address")
+        address_file = self.address_file
         address_file.unlink(missing_ok=True)
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen([str(self.program), "--data", str(self.data), "--listen", self.listen,
@@ -61,9 +62,9 @@ class Server:
         self.process.kill()
         self.process.wait()
 
-    def stop(self, timeout=60):
-        """SIGTERM; the exit code."""
-        self.process.send_signal(signal.SIGTERM)
+    def stop(self, timeout=60, with_signal=signal.SIGTERM):
+        """The exit code."""
+        self.process.send_signal(with_signal)
         return self.process.wait(timeout)
 
     def log_tail(self):

@@ -7,6 +7,7 @@ import struct
 import sys
 import tempfile
 import threading
+import time
 import unittest
 from pathlib import Path
 
@@ -303,7 +304,7 @@ class WireTest(unittest.TestCase):
         try:
             for call in calls:
                 next(iter(call))
-            self.refused("RESOURCE_EXHAUSTED", "TOO_MANY_STREAMS", begin("refused"))
+            self.refused("UNAVAILABLE", "TOO_MANY_STREAMS", begin("refused"))
         finally:
             for call in calls:
                 call.cancel()
@@ -315,10 +316,58 @@ class WireTest(unittest.TestCase):
         self.assertEqual(reason, "STREAM_ENDED")
 
     def test_reflection_and_health(self):
-        health = self.channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=10)
-        self.assertEqual(health, b"\x08\x01")
+        for service in (b"", b"ckpt.v1.CheckpointService"):
+            asked = bytes([0x0A, len(service)]) + service
+            health = self.channel.unary_unary("/grpc.health.v1.Health/Check")(asked, timeout=10)
+            self.assertEqual(health, b"\x08\x01")
         listed = self.channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
         self.assertIn(b"ckpt.v1.CheckpointService", next(iter(listed(iter([b"\x3a\x00"]), timeout=10))))
+
+
+class IdleTest(unittest.TestCase):
+    """Clients that keep a stream open and do nothing."""
+
+    def start(self, *words):
+        server = Server(os.environ["CKPTD"], Path(work.name) / "idle", Path(work.name) / "idle.log", words=words).start()
+        self.addCleanup(lambda: server.process.poll() is not None or server.kill())
+        channel = grpc.insecure_channel(server.address)
+        self.addCleanup(channel.close)
+        return server, rpc.CheckpointServiceStub(channel)
+
+    def idle_streams(self, stub):
+        payload = os.urandom(64 * CHUNK)
+        messages = [begin("run"), tensors(tensor(shape=[len(payload)])),
+                    *(chunk(payload[i:i + CHUNK]) for i in range(0, len(payload), CHUNK)), W, COMMIT]
+        list(stub.Save(iter(messages), timeout=60))
+        saving = stub.Save(never_ending([begin("idle")]), timeout=60)
+        next(iter(saving))
+        wanting = stub.Restore(never_ending([pb.RestoreRequest(begin=pb.RestoreBegin(reference="run@1", wait_for_want=True))]), timeout=60)
+        next(iter(wanting))
+        taking_nothing = stub.Restore(iter([pb.RestoreRequest(begin=pb.RestoreBegin(reference="run@1"))]), timeout=60)
+        next(iter(taking_nothing))
+        silent = [stub.Save(never_ending([]), timeout=60), stub.Restore(never_ending([]), timeout=60)]
+        return [saving, wanting, *silent], taking_nothing
+
+    def assert_ended(self, streams, taking_nothing):
+        for stream in streams:
+            with self.assertRaises(grpc.RpcError) as caught:
+                list(stream)
+            self.assertEqual(caught.exception.code().name, "UNAVAILABLE")
+            self.assertEqual(dict(caught.exception.trailing_metadata()).get("ckpt-reason"), "STREAM_IDLE")
+        time.sleep(2)  # its time began when it was sent the last message
+        with self.assertRaises(grpc.RpcError) as caught:
+            list(taking_nothing)
+        self.assertIn(caught.exception.code().name, ("CANCELLED", "UNAVAILABLE"))  # its connection may be gone too
+
+    def test_they_end_after_the_time_of_a_lease(self):
+        _, stub = self.start("--lease-s", "1")
+        self.assert_ended(*self.idle_streams(stub))
+
+    def test_they_hold_up_no_server_that_stops(self):
+        server, stub = self.start("--grace-s", "50")
+        ended = self.idle_streams(stub)
+        self.assertEqual(server.stop(timeout=20), 0)
+        self.assert_ended(*ended)
 
 
 if __name__ == "__main__":

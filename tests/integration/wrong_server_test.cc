@@ -18,6 +18,48 @@ using ::testing::HasSubstr;
 
 constexpr std::size_t kSize = 8192;
 
+// Takes what it is sent and never answers.
+class SilentServer final : public v1::CheckpointService::Service {
+ public:
+  SilentServer() {
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port_);
+    builder.RegisterService(this);
+    server_ = builder.BuildAndStart();
+  }
+  ~SilentServer() override { server_->Shutdown(std::chrono::system_clock::now()); }
+
+  [[nodiscard]] std::string address() const { return absl::StrCat("127.0.0.1:", port_); }
+  [[nodiscard]] int calls() const { return calls_; }
+
+  grpc::Status Save(grpc::ServerContext*,
+                    grpc::ServerReaderWriter<v1::SaveResponse, v1::SaveRequest>* stream) override {
+    ++calls_;
+    for (v1::SaveRequest request; stream->Read(&request);) {
+    }
+    return grpc::Status::CANCELLED;
+  }
+
+ private:
+  int port_ = 0;
+  std::atomic<int> calls_ = 0;
+  std::unique_ptr<grpc::Server> server_;
+};
+
+TEST(WrongServer, OneThatNeverAnswersIsTriedAgainAndGivenUp) {
+  const SilentServer server;
+  ConnectOptions options;
+  options.address = server.address();
+  options.retry_for = std::chrono::milliseconds(500);
+  options.answer_within = std::chrono::milliseconds(200);
+  const auto client = Client::Connect(options);
+  ASSERT_TRUE(client.ok()) << client.status();
+  const absl::Status status = (*client)->BeginSave(At("r", 0)).status();
+  EXPECT_EQ(ReasonOf(status), "SERVER_SILENT") << status;
+  EXPECT_TRUE(absl::IsUnavailable(status));
+  EXPECT_GT(server.calls(), 1);
+}
+
 // Has one checkpoint of one tensor, whose bytes it sends with a bit flipped, and not at all when they are to be
 // checked.
 class ForgetfulServer final : public v1::CheckpointService::Service {

@@ -41,6 +41,10 @@ struct ConnectOptions {
   // it fails with Unavailable.
   std::chrono::milliseconds retry_for = std::chrono::seconds(30);
 
+  // How long a connected server may keep a save or restore waiting, for an answer or for room to send, before the call
+  // counts as broken and is retried like one that did not reach the server.
+  std::chrono::milliseconds answer_within = std::chrono::seconds(60);
+
   // Asked some ten times a second by whichever thread is in a call of this client. True ends that call with Cancelled
   // (INTERRUPTED): an interrupted save has not become visible, unless its commit was on its way.
   std::function<bool()> interrupted = {};
