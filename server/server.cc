@@ -67,7 +67,9 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   out->server_ = builder.BuildAndStart();
   if (out->server_ == nullptr || port == 0)
     return MakeError(absl::StatusCode::kUnavailable, "ADDRESS_IN_USE",
-                     absl::StrCat("cannot listen on ", options.listen, "; is another server there?"));
+                     absl::StrCat("cannot listen on ", options.listen,
+                                  ": another server is there, the name is no address of this machine, or the port is "
+                                  "not for this user"));
   out->server_->GetHealthCheckService()->SetServingStatus(v1::CheckpointService::service_full_name(), true);
   out->address_ = absl::StrCat(host_port.first, ":", port);
   return out;

@@ -101,8 +101,10 @@ absl::StatusOr<v1::Checkpoint> ReadLatest(Transaction& txn, const v1::RunRow& ru
 }
 
 absl::StatusOr<v1::Checkpoint> ReadBest(Transaction& txn, const v1::RunRow& run, const Reference& reference) {
-  std::optional<Ranking> ranking = Ranking{reference.metric, reference.lower_is_better};
-  if (reference.metric.empty()) ranking = PrimaryMetric(run);
+  std::optional<Ranking> ranking = PrimaryMetric(run);
+  const bool by_primary = reference.metric.empty() || (ranking.has_value() && ranking->metric == reference.metric);
+  if (!by_primary || reference.lower_is_better.has_value())
+    ranking = Ranking{reference.metric, reference.lower_is_better};
   if (!ranking.has_value())
     return NoCheckpoint(
         run.metrics().empty()

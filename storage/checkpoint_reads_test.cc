@@ -151,6 +151,19 @@ TEST_F(BestReference, NeedsANameWithMoreThanOneMetric) {
   EXPECT_EQ(Named("r:best:loss"), "1#1");
 }
 
+TEST_F(BestReference, ByThePrimaryMetricGoesTheWayThatARunSaid) {
+  Saved(1, {{"acc", 0.5}, {"regret", 0.4}});
+  v1::SaveBegin begin = BeginOf("r", 2);
+  begin.set_primary_metric("regret:min");
+  v1::Metric& metric = *begin.add_metrics();
+  metric.set_name("regret");
+  metric.set_value(0.6);
+  ASSERT_THAT(Save(std::move(begin), {}).status(), IsOk());
+  EXPECT_EQ(Named("r:best"), "1#1");
+  EXPECT_EQ(Named("r:best:regret"), "1#1");
+  EXPECT_EQ(Named("r:best:regret:max"), "2#1");
+}
+
 TEST_F(BestReference, OfNoNumberIsNotFound) {
   Saved(1);
   EXPECT_EQ(Named("r:best"), "CHECKPOINT_NOT_FOUND");

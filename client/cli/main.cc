@@ -127,16 +127,19 @@ std::string CheckMetric(const std::string& text) {
   return absl::SimpleAtod(Split(text).second, &value) ? "" : Split(text).second + " is no number";
 }
 
-absl::Status Save(Context context, Options& options) {
+// The metrics and labels, each of which is said once.
+void TakePairs(Options& options) {
   for (const std::string& text : options.metrics) {
     const auto [name, number] = Split(text);
-    (void)absl::SimpleAtod(number, &options.save.metrics[name]);  // CheckMetric has read it
+    double value = 0;
+    (void)absl::SimpleAtod(number, &value);  // CheckMetric has read it
+    if (!options.save.metrics.emplace(name, value).second)
+      throw CLI::ValidationError("--metric", name + " comes twice");
   }
   for (const std::string& text : options.labels) {
-    auto [key, value] = Split(text);
-    options.save.labels[key] = std::move(value);
+    const auto [key, value] = Split(text);
+    if (!options.save.labels.emplace(key, value).second) throw CLI::ValidationError("--label", key + " comes twice");
   }
-  return ckpt::cli::SaveFile(context, options.save);
 }
 
 // A whole number, decimal whatever it begins with, as in references. CLI11's own would read 010 as 8 and clamp.
@@ -152,7 +155,7 @@ void AddNumber(CLI::App& app, const std::string& name, std::optional<std::int64_
 
 void AddFormat(CLI::App& app, std::optional<ckpt::FileFormat>& out) {
   app.add_option("--format", out, "The file's format, pth or safetensors (default: by its ending)")
-      ->transform(CLI::Transformer(kFormats).description(""))
+      ->transform(CLI::CheckedTransformer(kFormats).description(""))
       ->type_name("FORMAT");
 }
 
@@ -173,7 +176,10 @@ void AddSave(CLI::App& app, Options& options, Command& chosen) {
   save->add_flag_callback(
       "--no-crc", [&] { options.save.check_crc = false; }, "Take a file that was written with torch's CRC turned off");
   save->footer(Example("ckptctl save resnet50 checkpoint.pth --epoch 3 --metric val_acc=0.91 --label git=1f3c2a"));
-  save->callback([&] { chosen = [&](Context context) { return Save(context, options); }; });
+  save->callback([&] {
+    TakePairs(options);
+    chosen = [&](Context context) { return ckpt::cli::SaveFile(context, options.save); };
+  });
 }
 
 void AddRestore(CLI::App& app, Options& options, Command& chosen) {

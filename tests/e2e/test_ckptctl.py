@@ -406,7 +406,8 @@ def test_usage_errors(server):
     for words in (
         [], ["nosuch"], ["list"], ["show"], ["save", "r"], ["runs", "--output", "xml"], ["save", "r", "f.pth", "--metric", "x"],
         ["save", "r", "f.pth", "--metric", "x=fast"], ["save", "r", "f.pth", "--metric", "=1"], ["save", "r", "f.pth", "--epoch", "x"],
-        ["save", "r", "f.pth", "--label", "x"], ["restore", "r@1", "--format", "zip"], ["runs", "--retry-s", "-1"], ["runs", "--retry-s", "nan"], ["runs", "--limit", "0"], ["completion", "fish"],
+        ["save", "r", "f.pth", "--label", "x"],
+        ["save", "r", "f.pth", "--metric", "x=1", "--metric", "x=2"], ["save", "r", "f.pth", "--label", "x=1", "--label", "x=2"], ["restore", "r@1", "--format", "zip"], ["runs", "--retry-s", "-1"], ["runs", "--retry-s", "nan"], ["runs", "--limit", "0"], ["completion", "fish"],
     ):  # fmt: skip
         fails(2, *words, server=server)
     assert "no command 'nosuch'" in fails(2, "nosuch", "r", server=server)
