@@ -39,6 +39,19 @@ def documented():
     return {reason: set(codes.split(", ")) for reason, codes in ROW.findall(tracked.read(DOCUMENT))}
 
 
+PYTHON_REASON = re.compile(r"\"([A-Z][A-Z_]{5,})\"(?=\s*[),])")
+PYTHON_ROW = re.compile(r"^\| `([A-Z][A-Z0-9_]*)` \| `(\w+)` \| [^|]*\w[^|]* \| [^|]*\w[^|]* \|$", re.MULTILINE)
+
+
+class PythonErrorRules(unittest.TestCase):
+    def test_every_reason_is_documented_and_every_documented_one_is_given(self):
+        given_here = {reason for path in tracked.files("client/python/ckptd/*.py")
+                      for reason in PYTHON_REASON.findall(tracked.read(path)) if not reason.startswith("CKPT_")}
+        here = {reason for reason, _ in PYTHON_ROW.findall(tracked.read(DOCUMENT))}
+        self.assertEqual(given_here - here - set(documented()), set())
+        self.assertEqual(here - given_here, set())
+
+
 class ErrorRules(unittest.TestCase):
     def test_every_reason_is_documented_with_its_codes(self):
         self.assertTrue(given())

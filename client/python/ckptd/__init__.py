@@ -10,6 +10,9 @@ The server's address is in the environment's CKPT_SERVER; ``ckptd.connect`` make
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from ckptd._background import SaveHandle
 from ckptd._client import Best, Checkpoint, Client, Run, connect, load, save
 from ckptd._errors import (
@@ -18,9 +21,13 @@ from ckptd._errors import (
     Error,
     InvalidState,
     NotFound,
+    OptimizerMismatch,
     PermissionDenied,
     Unavailable,
 )
+
+if TYPE_CHECKING:
+    from ckptd import torch as torch
 
 __all__ = [
     "Best",
@@ -31,6 +38,7 @@ __all__ = [
     "Error",
     "InvalidState",
     "NotFound",
+    "OptimizerMismatch",
     "PermissionDenied",
     "Run",
     "SaveHandle",
@@ -39,3 +47,9 @@ __all__ = [
     "load",
     "save",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "torch":  # imports PyTorch
+        return importlib.import_module("ckptd.torch")
+    raise AttributeError(f"module 'ckptd' has no attribute {name!r}")

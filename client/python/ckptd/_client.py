@@ -9,7 +9,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ckptd import _background, _native
 from ckptd._background import Background, Copies, Job, SaveHandle
@@ -17,6 +17,12 @@ from ckptd._decode import decode
 from ckptd._encode import encode
 from ckptd._errors import Error, InvalidState
 from ckptd._restore_into import restore_into
+
+if TYPE_CHECKING:
+    import torch
+
+    from ckptd._match import Match
+    from ckptd._report import LoadReport
 
 
 @dataclass(frozen=True)
@@ -252,6 +258,72 @@ class Client:
         restore = self._connection().open_restore(reference, list(components), [])
         restore_into(restore, state, list(components))
         return _checkpoint(restore.checkpoint())
+
+    def load_into(
+        self,
+        reference: str,
+        *,
+        model: torch.nn.Module | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
+        scheduler: Any = None,
+        scaler: Any = None,
+        rng: bool = False,
+        match: Match = "strict",
+    ) -> LoadReport:
+        """Loads a checkpoint of ``ckptd.torch.capture`` into live objects; an optimizer by its parameters' names.
+
+        Everything is compared before anything is touched. Optimizer states keep the dtype that they were saved with.
+
+        Args:
+            reference: see ``restore``.
+            model: gets the saved entries of the same names.
+            optimizer: gets the saved state of each of its parameters.
+            scheduler: gets its state; lists by parameter group are rearranged when groups differ.
+            scaler: gets its state, unless that is empty.
+            rng: whether to set the random generators' states.
+            match: "strict": all must be as it was, or nothing is loaded; hyper-parameters are restored. "by_name": what
+                has the same name and shape is loaded, the rest is left as it is, and begins fresh in the optimizer; a
+                group with exactly a saved one's members gets its hyper-parameters, another ``lr`` and ``initial_lr``
+                where its members' saved groups agree. "model_only": the model must be as it was; the rest is left.
+
+        Returns:
+            What matched and what did not; ``values`` has the rest of the checkpoint, such as the epoch.
+
+        Raises:
+            OptimizerMismatch: the optimizer does not fit; the message is the report. Nothing was changed.
+            InvalidState: the model does not, or a part is not in the checkpoint. Nothing was changed.
+        """
+        from ckptd._load_into import load_into
+        from ckptd._match import Parts
+
+        return load_into(self._connection(), reference, Parts(model, optimizer, scheduler, scaler, rng), match)
+
+    def explain(
+        self,
+        reference: str,
+        *,
+        model: torch.nn.Module | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
+        scheduler: Any = None,
+        scaler: Any = None,
+        rng: bool = False,
+        match: Match = "strict",
+    ) -> LoadReport:
+        """What ``load_into`` would find, for printing. Changes nothing, and reads no tensor's bytes.
+
+        Args:
+            reference: see ``load_into``, also for the others.
+            model: see ``load_into``.
+            optimizer: see ``load_into``.
+            scheduler: see ``load_into``.
+            scaler: see ``load_into``.
+            rng: see ``load_into``.
+            match: see ``load_into``.
+        """
+        from ckptd._load_into import explain
+        from ckptd._match import Parts
+
+        return explain(self._connection(), reference, Parts(model, optimizer, scheduler, scaler, rng), match)
 
     def runs(self) -> list[Run]:
         """All runs, by name."""

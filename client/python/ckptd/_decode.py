@@ -50,6 +50,12 @@ def decode(restore: _native.Restore, map_location: Any = None) -> Any:
     return _Decoder(tensors, memory, map_location).run(nodes)
 
 
+def describe(restore: _native.Restore) -> Any:
+    """The state without the bytes of its tensors, which are on the meta device; arrays hold zeros. Reads no payload."""
+    tensors = [StoredTensor(*fields) for fields in restore.tensors()]
+    return _Describer(tensors).run(restore.nodes())
+
+
 class _Memory:
     """Fresh memory for the bytes of the tensors that are read: a torch storage, or a numpy array of bytes, each."""
 
@@ -89,13 +95,12 @@ class _Open:
         self.attributes: list[Any] = []
 
 
-class _Decoder:
-    def __init__(self, tensors: list[StoredTensor], memory: _Memory, map_location: Any) -> None:
+class _Tree:
+    """Makes the tree of a list of nodes."""
+
+    def __init__(self, tensors: list[StoredTensor]) -> None:
         self.tensors = tensors
-        self.memory = memory
-        self.map_location = map_location
         self.objects: dict[tuple[int, int], Any] = {}  # kind and number
-        self.moved: dict[int, torch.UntypedStorage] = {}
 
     def run(self, nodes: list[tuple[int, Any, int, int, Any, str, int]]) -> Any:
         stack: list[_Open] = []
@@ -146,6 +151,44 @@ class _Decoder:
         return leaf(value, type_name)
 
     def tensor(self, number: int) -> torch.Tensor:
+        raise NotImplementedError
+
+    def parameter(self, number: int) -> torch.nn.Parameter:
+        import torch
+
+        return torch.nn.Parameter(self.tensor(number).detach(), requires_grad=self.tensors[number].requires_grad)
+
+    def array(self, number: int, type_name: str) -> np.ndarray[Any, Any]:
+        raise NotImplementedError
+
+    def array_shape(self, number: int, type_name: str) -> tuple[int, ...]:
+        shape = self.tensors[number].shape
+        return shape if type_name in _kinds.NUMPY_DTYPES else shape[:-1]  # the last is an element's bytes
+
+
+class _Describer(_Tree):
+    def tensor(self, number: int) -> torch.Tensor:
+        import torch
+
+        tensor = self.tensors[number]
+        strides = tensor.strides or _kinds.row_major(tensor.shape)
+        dtype = getattr(torch, _kinds.DTYPE_NAMES[tensor.dtype])
+        return torch.empty_strided(tensor.shape, strides, dtype=dtype, device="meta")
+
+    def array(self, number: int, type_name: str) -> np.ndarray[Any, Any]:
+        import numpy
+
+        return numpy.broadcast_to(numpy.zeros((), type_name), self.array_shape(number, type_name))
+
+
+class _Decoder(_Tree):
+    def __init__(self, tensors: list[StoredTensor], memory: _Memory, map_location: Any) -> None:
+        super().__init__(tensors)
+        self.memory = memory
+        self.map_location = map_location
+        self.moved: dict[int, torch.UntypedStorage] = {}
+
+    def tensor(self, number: int) -> torch.Tensor:
         import torch
 
         tensor = self.tensors[number]
@@ -156,11 +199,6 @@ class _Decoder:
         offset = tensor.view_offset_bytes // out.element_size()
         out.set_(storage, offset, tensor.shape, tensor.strides or _kinds.row_major(tensor.shape))
         return out.requires_grad_() if tensor.requires_grad else out
-
-    def parameter(self, number: int) -> torch.nn.Parameter:
-        import torch
-
-        return torch.nn.Parameter(self.tensor(number).detach(), requires_grad=self.tensors[number].requires_grad)
 
     def storage(self, number: int, device: str) -> torch.UntypedStorage:
         """The tensor's memory where map_location, or else the checkpoint, wants it."""
@@ -183,9 +221,8 @@ class _Decoder:
 
         tensor = self.tensors[number]
         dtype = numpy.dtype(type_name)
-        shape = tensor.shape if type_name in _kinds.NUMPY_DTYPES else tensor.shape[:-1]
         raw = self.memory.arrays[number if tensor.view_of is None else tensor.view_of]
-        out = numpy.ndarray(shape, dtype, raw, order="F" if tensor.strides else "C")
+        out = numpy.ndarray(self.array_shape(number, type_name), dtype, raw, order="F" if tensor.strides else "C")
         return out.copy(order="A") if out.size == 0 or not out.flags.aligned else out
 
 

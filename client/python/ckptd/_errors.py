@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ckptd._report import LoadReport
+
 
 class Error(Exception):
     """What every exception of this package is.
@@ -29,6 +34,18 @@ class Conflict(Error):
 
 class InvalidState(Error):
     """The state, a name or an argument is not what can be saved or restored; the message has the path and the type."""
+
+
+class OptimizerMismatch(InvalidState):
+    """A checkpoint's optimizer does not fit the live one; nothing was loaded.
+
+    Attributes:
+        report: the ``LoadReport`` that says how they differ.
+    """
+
+    def __init__(self, message: str, report: LoadReport) -> None:
+        super().__init__(message, "OPTIMIZER_MISMATCH")
+        self.report = report
 
 
 class Unavailable(Error):
