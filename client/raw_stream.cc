@@ -36,24 +36,30 @@ RawStream::~RawStream() {
 RawStream::Event RawStream::Wait(bool for_room) {
   const auto since = std::chrono::steady_clock::now();
   for (;;) {
-    GiveUpIfDue(since);
-    const MutexLock lock(mutex_);
-    if (!received_.empty()) return Event::kMessage;
-    if (done_) return Event::kEnded;
-    if (for_room && !reads_over_ && !writes_over_ && unsent_.size() < kWriteAhead) return Event::kRoom;
-    changed_.WaitFor(mutex_, Interrupts::kEvery);
+    CancelIf(interrupts_.Check());
+    {
+      const MutexLock lock(mutex_);
+      if (!received_.empty()) return Event::kMessage;
+      if (done_) return Event::kEnded;
+      if (for_room && !reads_over_ && !writes_over_ && unsent_.size() < kWriteAhead) return Event::kRoom;
+      changed_.WaitFor(mutex_, Interrupts::kEvery);
+      if (!received_.empty()) continue;
+    }
+    if (std::chrono::steady_clock::now() - since > options_.answer_within) CancelIf(Silent());
   }
 }
 
-void RawStream::GiveUpIfDue(std::chrono::steady_clock::time_point waiting_since) {
-  if (!given_up_.ok()) return;
-  given_up_ = interrupts_.Check();
-  if (given_up_.ok() && std::chrono::steady_clock::now() - waiting_since > options_.answer_within)
-    given_up_ =
-        MakeError(absl::StatusCode::kUnavailable, "SERVER_SILENT",
-                  absl::StrCat("the server at ", options_.address, " is connected and has said nothing for ",
-                               std::chrono::duration_cast<std::chrono::seconds>(options_.answer_within).count(), " s"));
-  if (!given_up_.ok()) context_.TryCancel();
+absl::Status RawStream::Silent() const {
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(options_.answer_within);
+  return MakeError(absl::StatusCode::kUnavailable, "SERVER_SILENT",
+                   absl::StrCat("the server at ", options_.address, " is connected and has said nothing for ",
+                                seconds.count(), " s"));
+}
+
+void RawStream::CancelIf(const absl::Status& status) {
+  if (status.ok() || !given_up_.ok()) return;
+  given_up_ = status;
+  context_.TryCancel();
 }
 
 grpc::ByteBuffer RawStream::Take() {

@@ -66,7 +66,8 @@ class RawStream final : private grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::
   void Start(Step step) CKPT_EXCLUDES(mutex_);
   void WriteEnded(bool ok) CKPT_EXCLUDES(mutex_);
 
-  void GiveUpIfDue(std::chrono::steady_clock::time_point waiting_since) CKPT_EXCLUDES(mutex_);
+  [[nodiscard]] absl::Status Silent() const;
+  void CancelIf(const absl::Status& status);
 
   const ConnectOptions& options_;
   grpc::ClientContext context_;

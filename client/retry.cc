@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <thread>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
@@ -21,9 +22,12 @@ std::optional<Backoff::Millis> Backoff::Next(Clock::time_point now) {
 
 absl::Status Retry(Backoff& backoff, const ConnectOptions& connect, const std::function<absl::Status()>& call) {
   Interrupts interrupts(connect.interrupted);
+  bool was_silent = false;
   for (;;) {
     absl::Status status = call();
     if (!absl::IsUnavailable(status) && ReasonOf(status) != "CONFLICT") return status;
+    if (ReasonOf(status) == "SERVER_SILENT" && !std::exchange(was_silent, true))
+      backoff.Progress(Backoff::Clock::now());
     if (auto left = backoff.Next(Backoff::Clock::now()); left.has_value()) {
       for (; *left > Backoff::Millis::zero(); *left -= Interrupts::kEvery) {
         CKPT_RETURN_IF_ERROR(interrupts.Check());

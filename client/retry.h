@@ -40,6 +40,7 @@ class Backoff {
 
 // Makes a call of the server at `connect`'s address, again and again while it fails with Unavailable, or because
 // transactions of the server were in each other's way (CONFLICT), until the back-off gives up or the caller interrupts.
+// A first call that the server leaves without an answer uses up none of the back-off's time.
 absl::Status Retry(Backoff& backoff, const ConnectOptions& connect, const std::function<absl::Status()>& call);
 
 }  // namespace ckpt::client

@@ -22,6 +22,8 @@ v1::StateNode ScalarNode() {
 StateBuilder::StateBuilder() : tensors_(std::make_unique<client::StorageViews>()) {}
 
 StateBuilder::~StateBuilder() = default;
+StateBuilder::StateBuilder(StateBuilder&&) noexcept = default;
+StateBuilder& StateBuilder::operator=(StateBuilder&&) noexcept = default;
 
 void StateBuilder::Fail(std::string_view what) {
   if (status_.ok()) status_ = MakeError(absl::StatusCode::kInvalidArgument, "BAD_STATE", what);

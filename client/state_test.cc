@@ -187,6 +187,13 @@ v1::StateNode TensorLeaf(std::uint64_t number) {
   return node;
 }
 
+TEST(StateBuilder, AViewOfAStorageThatThereIsNotIsAMistake) {
+  StateBuilder first;
+  StateBuilder b = std::move(first);
+  b.Leaf(TensorLeaf(b.AddView(Floats({3}), 7, 0)));
+  EXPECT_EQ(ReasonOf(std::move(b).Build().status()), "BAD_TENSOR");
+}
+
 TEST(StateBuilder, TensorsThatShareMemoryAreViews) {
   const std::vector<float> memory(100);
   StateBuilder b;

@@ -40,6 +40,9 @@ absl::StatusOr<std::uint64_t> StorageViews::AddView(v1::Tensor meta, std::size_t
   CKPT_ASSIGN_OR_RETURN(const std::uint64_t size, SizeBytes(meta));
   if (size == 0) return AddTensor({std::move(meta), nullptr});
   CKPT_ASSIGN_OR_RETURN(const std::uint64_t reach, ReachBytes(meta));
+  if (storage >= storages_.size())
+    return MakeError(absl::StatusCode::kInvalidArgument, "BAD_TENSOR",
+                     absl::StrCat(PrintableUtf8(meta.path()), ": there is no storage ", storage));
   Storage& shown = storages_[storage];
   if (offset_bytes > shown.bytes.size() || reach > shown.bytes.size() - offset_bytes)
     return MakeError(absl::StatusCode::kInvalidArgument, "BAD_TENSOR",

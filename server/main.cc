@@ -47,7 +47,9 @@ int Serve(const ckpt::server::ServerOptions& options, const std::string& address
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
-  sigaddset(&signals, SIGHUP);
+  struct sigaction hangup {};
+  // Blocking it would end what nohup is to keep.
+  if (sigaction(SIGHUP, nullptr, &hangup) == 0 && hangup.sa_handler != SIG_IGN) sigaddset(&signals, SIGHUP);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
   umask(0077);  // what is in the store is for those to whom the server gives it
@@ -68,8 +70,8 @@ int Serve(const ckpt::server::ServerOptions& options, const std::string& address
   sigwait(&signals, &signal_number);
   spdlog::info("signal {}: finishing what is running, for {} s at most", signal_number, grace.count());
   (*server)->Shutdown(grace);
+  if (!address_file.empty()) unlink(address_file.c_str());  // while the store is locked: the next server writes its own
   server->reset();
-  if (!address_file.empty()) unlink(address_file.c_str());
   spdlog::info("stopped");
   return 0;
 }

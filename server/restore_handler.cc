@@ -17,6 +17,8 @@ using storage::RestoreReader;
 
 // Who says nothing at first holds no place.
 constexpr std::chrono::minutes kFirstMessage{1};
+// How often a client that is sent nothing is told that the server is at work.
+constexpr std::chrono::seconds kStillHere{5};
 
 absl::Status Gone() {
   return MakeError(absl::StatusCode::kCancelled, "STREAM_ENDED", "the stream ended before all was sent; restore again");
@@ -40,6 +42,7 @@ absl::StatusOr<std::optional<v1::RestoreRequest>> ReadRequest(
 // it.
 absl::Status SendPlan(const RestoreReader& reader, RawStream& stream, bool check) {
   absl::Status damage;
+  auto told = std::chrono::steady_clock::now();
   for (const storage::ChunkToRead& chunk : reader.plan()) {
     absl::StatusOr<grpc::ByteBuffer> message = ReadChunkMessage(reader, chunk, check || !damage.ok());
     if (absl::IsDataLoss(message.status())) {
@@ -47,7 +50,13 @@ absl::Status SendPlan(const RestoreReader& reader, RawStream& stream, bool check
     } else if (!message.ok()) {
       return message.status();
     }
-    const bool there = damage.ok() ? stream.Write(*std::move(message)) : !stream.broken();
+    bool there = !stream.broken();
+    if (damage.ok()) {
+      there = stream.Write(*std::move(message));
+    } else if (std::chrono::steady_clock::now() - told > kStillHere) {
+      there = stream.Write(Serialize(v1::RestoreResponse()));
+      told = std::chrono::steady_clock::now();
+    }
     if (!there) return Gone();
   }
   return damage;

@@ -6,6 +6,7 @@
 #include <rocksdb/table.h>
 #include <rocksdb/utilities/transaction_db.h>
 #include <rocksdb/utilities/write_batch_with_index.h>
+#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <array>
@@ -24,6 +25,7 @@
 namespace ckpt::storage {
 namespace {
 
+constexpr char kDamaged[] = "CATALOG_DAMAGED";
 constexpr int kMaxAttempts = 100;
 constexpr std::int64_t kLockTimeoutMs = 2000;
 
@@ -39,7 +41,7 @@ absl::Status Convert(const rocksdb::Status& status) {
   const std::string text = absl::StrCat("the catalog: ", status.ToString());
   if (status.IsNoSpace()) return MakeError(absl::StatusCode::kResourceExhausted, "DISK_FULL", text);
   if (status.IsCorruption())
-    return MakeError(absl::StatusCode::kDataLoss, "CATALOG_DAMAGED",
+    return MakeError(absl::StatusCode::kDataLoss, kDamaged,
                      absl::StrCat(text, "; restore the catalog folder from a backup"));
   return MakeError(absl::StatusCode::kInternal, "CATALOG_FAILED", text);
 }
@@ -73,8 +75,8 @@ rocksdb::Options DatabaseOptions() {
   return options;
 }
 
-// The file that says how far the log was on disk. It is written after the log was synced and never synced itself, so
-// that after a crash it says less than is true, not more. Thread-safe.
+// The file that says how far the log was on disk. It rises after the log was synced, and is not synced itself: after a
+// crash it says less than is true, not more. Thread-safe.
 class DurableFile {
  public:
   // A path that is empty: nothing is kept.
@@ -106,25 +108,30 @@ class DurableFile {
     return sequence_;
   }
 
-  void Set(std::uint64_t sequence) {
+  // At once and durably: what it said before may be more.
+  absl::Status Set(std::uint64_t sequence) {
     const MutexLock lock(mutex_);
-    Write(sequence);
+    if (Write(sequence) && (fd_ < 0 || fdatasync(fd_) == 0)) return absl::OkStatus();
+    const bool full = errno == ENOSPC || errno == EDQUOT;
+    return MakeError(
+        full ? absl::StatusCode::kResourceExhausted : absl::StatusCode::kInternal,
+        full ? "DISK_FULL" : "CANNOT_OPEN_STORE",
+        absl::StrCat("cannot write how far the catalog is on disk: ", std::system_category().message(errno)));
   }
 
   void Raise(std::uint64_t sequence) {
     const MutexLock lock(mutex_);
-    if (sequence > sequence_) Write(sequence);
+    if (sequence > sequence_) (void)Write(sequence);  // one that fails says less, which is true too
   }
 
  private:
   DurableFile(int fd, std::uint64_t sequence) : fd_(fd), sequence_(sequence) {}
 
-  void Write(std::uint64_t sequence) CKPT_REQUIRES(mutex_) {
+  bool Write(std::uint64_t sequence) CKPT_REQUIRES(mutex_) {
     sequence_ = sequence;
     std::array<unsigned char, 8> bytes;
     for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<unsigned char>(sequence >> 8 * i);
-    // One that cannot be written says less, which is true too.
-    if (fd_ >= 0 && pwrite(fd_, bytes.data(), bytes.size(), 0) < 0) return;
+    return fd_ < 0 || pwrite(fd_, bytes.data(), bytes.size(), 0) == static_cast<ssize_t>(bytes.size());
   }
 
   const int fd_;
@@ -132,17 +139,23 @@ class DurableFile {
   std::uint64_t sequence_ CKPT_GUARDED_BY(mutex_);
 };
 
-// DataLoss if the database ends before the sequence number. Changes nothing in its folder.
+// DataLoss if the database ends before the sequence number. Changes nothing in its folder. Goes by the last sequence
+// number that RocksDB recovers, which since 6.29 its MANIFEST has exactly.
 absl::Status CheckReaches(const std::filesystem::path& dir, std::uint64_t sequence) {
   std::uint64_t end = 0;
-  if (std::error_code error; std::filesystem::exists(dir / "CURRENT", error)) {
+  std::error_code error;
+  const bool exists = std::filesystem::exists(dir / "CURRENT", error);
+  if (error)
+    return MakeError(absl::StatusCode::kInternal, "CANNOT_OPEN_STORE",
+                     absl::StrCat("cannot look into ", dir.string(), ": ", error.message()));
+  if (exists) {
     rocksdb::DB* opened = nullptr;
     CKPT_RETURN_IF_ERROR(Convert(rocksdb::DB::OpenForReadOnly(DatabaseOptions(), dir.string(), &opened)));
     end = std::unique_ptr<rocksdb::DB>(opened)->GetLatestSequenceNumber();
   }
   if (end >= sequence) return absl::OkStatus();
   return MakeError(
-      absl::StatusCode::kDataLoss, "CATALOG_DAMAGED",
+      absl::StatusCode::kDataLoss, kDamaged,
       absl::StrCat(dir.string(), " lacks what was on disk before: it ends at write ", end, " of ", sequence,
                    "; nothing was changed. Restore the folder from a backup, or serve what is left of it "
                    "with --accept-loss"));
@@ -242,14 +255,17 @@ absl::StatusOr<std::unique_ptr<RocksDbEngine>> RocksDbEngine::Open(const std::fi
   transactions.transaction_lock_timeout = kLockTimeoutMs;
   transactions.default_lock_timeout = kLockTimeoutMs;
   CKPT_ASSIGN_OR_RETURN(auto durable, DurableFile::Open(options.durable_file));
-  if (!options.accept_loss) CKPT_RETURN_IF_ERROR(CheckReaches(dir, durable->sequence()));
+  if (const absl::Status reaches = CheckReaches(dir, durable->sequence()); !reaches.ok()) {
+    if (!options.accept_loss || ReasonOf(reaches) != kDamaged) return reaches;
+    spdlog::warn("{}: accepted", std::string(reaches.message()));
+  }
   rocksdb::TransactionDB* db = nullptr;
   const rocksdb::Status status = rocksdb::TransactionDB::Open(DatabaseOptions(), transactions, dir.string(), &db);
   CKPT_RETURN_IF_ERROR(Convert(status));
   auto impl = std::make_unique<Impl>();
   impl->db.reset(db);
   // RocksDB has what it recovered in new files that it synced.
-  durable->Set(db->GetLatestSequenceNumber());
+  CKPT_RETURN_IF_ERROR(durable->Set(db->GetLatestSequenceNumber()));
   impl->durable = std::move(durable);
   impl->before_commit = std::move(options.before_commit);
   impl->on_fatal = options.on_fatal ? std::move(options.on_fatal) : Die;

@@ -27,7 +27,8 @@ struct RocksDbOptions {
 
   // A file outside the database's folder that says how far its log was on disk: 8 bytes, little-endian, RocksDB's
   // sequence number. RocksDB takes a log that was damaged or cut for one that ends there, as a crash leaves it; this
-  // tells the two apart. Made if it is not there; none if empty.
+  // tells the two apart, where the last commits are gone and not some before them. Made if it is not there; none if
+  // empty.
   std::filesystem::path durable_file = {};
 
   // Open a database that lost durable commits all the same.

@@ -22,6 +22,14 @@ constexpr std::uint64_t kReserveMarginBytes = 2 * kRocksDbWriteBufferBytes;
 // What the catalog writes as it opens, besides a table of what its logs hold.
 constexpr std::uint64_t kStartBytes = std::uint64_t{8} << 20;
 
+bool HasPacks(const std::filesystem::path& packs) {
+  std::error_code error;
+  for (const auto& domain : std::filesystem::directory_iterator(packs, error))
+    for (const auto& file : std::filesystem::directory_iterator(domain, error))
+      if (file.path().extension() == ".pack") return true;
+  return false;
+}
+
 // Bytes of the catalog's logs.
 std::uint64_t LogBytes(const std::filesystem::path& catalog) {
   std::uint64_t bytes = 0;
@@ -73,8 +81,7 @@ Store::~Store() {
 }
 
 absl::Status Store::CheckFormat() {
-  std::error_code error;
-  const bool has_packs = std::filesystem::exists(options_.dir / "packs", error);  // made after the row
+  const bool has_packs = HasPacks(options_.dir / "packs");
   return engine_->Transact(KvEngine::Durability::kSync, [&](Transaction& txn) -> absl::Status {
     CKPT_ASSIGN_OR_RETURN(auto row, GetRow<v1::StoreRow>(txn, keys::Store(), Hold::kExclusive));
     if (!row.has_value()) {

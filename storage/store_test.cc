@@ -142,6 +142,13 @@ TEST_F(WholeStoreTest, ItStartsOnlyWhereTheCatalogHasRoom) {
   EXPECT_THAT(Store::Open(options_).status(), IsOk());
 }
 
+TEST_F(WholeStoreTest, AnEmptyFolderForPacksIsOne) {
+  CloseStore();
+  options_.dir = dir_ / "with-a-mount-point";
+  std::filesystem::create_directories(options_.dir / "packs" / "lost+found");
+  EXPECT_THAT(Store::Open(options_).status(), IsOk());
+}
+
 TEST_F(WholeStoreTest, PacksWithoutACatalogAreNoEmptyStore) {
   ASSERT_THAT(Save(BeginOf("r", 1), {{"m.a", Data('a')}}).status(), IsOk());
   CloseStore();

@@ -19,7 +19,7 @@ namespace {
 constexpr zip_int64_t kMaxEntries = 4'000'000;
 constexpr std::size_t kMaxNameSize = 1024;
 
-// libzip's view of the memory. libzip tells nobody where an entry's bytes lie, so this remembers where it read last.
+// libzip's view of the memory. libzip tells nobody where an entry's bytes lie, so this remembers where it read.
 class MemorySource {
  public:
   explicit MemorySource(std::string_view file) : file_(file) { zip_error_init(&error_); }
@@ -28,6 +28,7 @@ class MemorySource {
   MemorySource& operator=(const MemorySource&) = delete;
 
   std::uint64_t last_read() const { return last_read_; }
+  std::uint64_t read_before() const { return read_before_; }
 
   static zip_int64_t Call(void* self, void* data, zip_uint64_t size, zip_source_cmd_t command) {
     return static_cast<MemorySource*>(self)->Do(data, size, command);
@@ -52,7 +53,8 @@ class MemorySource {
       case ZIP_SOURCE_READ: {
         const std::uint64_t count = std::min<std::uint64_t>(size, file_.size() - position_);
         std::memcpy(data, file_.data() + position_, count);
-        last_read_ = std::exchange(position_, position_ + count);
+        read_before_ = std::exchange(last_read_, position_);
+        position_ += count;
         return static_cast<zip_int64_t>(count);
       }
       case ZIP_SOURCE_SEEK: {
@@ -70,6 +72,7 @@ class MemorySource {
   std::string_view file_;
   std::uint64_t position_ = 0;  // at most the file's size
   std::uint64_t last_read_ = 0;
+  std::uint64_t read_before_ = 0;
   zip_error_t error_;
 };
 
@@ -84,13 +87,21 @@ absl::StatusOr<ZipEntry> ReadEntry(zip_t* zip, zip_uint64_t index, const MemoryS
   entry.compressed = stat.comp_method != ZIP_CM_STORE || stat.comp_size != stat.size;
   entry.crc32 = stat.crc;
   if (stat.comp_size == 0) return entry;
-  // Goes by the entry's local header; what it reads first is where the bytes begin.
+  // libzip reads two lengths of the local header, at 26, which say where the bytes begin; then the first of them.
+  constexpr std::uint64_t kLengths = 26;
+  constexpr std::uint64_t kName = 30;
   zip_file_t* const opened = zip_fopen_index(zip, index, ZIP_FL_COMPRESSED);
   if (opened == nullptr) return DamagedFile(absl::StrCat("entry ", entry.name, " has a damaged header"));
   char first;
   const bool read = zip_fread(opened, &first, 1) == 1;
   zip_fclose(opened);
   const std::uint64_t offset = source.last_read();
+  const std::string_view header = file.substr(source.read_before() - std::min(source.read_before(), kLengths));
+  const auto byte = [&](std::size_t at) { return at < header.size() ? static_cast<unsigned char>(header[at]) : 0U; };
+  const std::size_t name_size = byte(kLengths) | byte(kLengths + 1) << 8;
+  if (!header.starts_with("PK\x03\x04") || name_size != entry.name.size() ||
+      !header.substr(std::min<std::size_t>(kName, header.size())).starts_with(entry.name))
+    return DamagedFile(absl::StrCat("entry ", entry.name, " has a damaged header"));
   if (!read || stat.comp_size > file.size() - offset)
     return DamagedFile(absl::StrCat("entry ", entry.name, " goes beyond the end of the file"));
   entry.bytes = file.substr(offset, stat.comp_size);

@@ -70,6 +70,20 @@ TEST_F(ZipDirectoryTest, ReadsWhatZipWriterWrites) {
   }
 }
 
+TEST_F(ZipDirectoryTest, RefusesALocalHeaderThatIsNone) {
+  ZipWriter writer = Writer();
+  ASSERT_TRUE(writer.AddEntry({"a/data.pkl", 100, 1}).ok());
+  const auto size = writer.Finish();
+  ASSERT_TRUE(size.ok()) << size.status();
+  const std::string whole(Map(*size));
+  ASSERT_TRUE(ReadZipDirectory(whole).ok());
+  for (const std::size_t at : {0, 3, 27, 30, 39}) {  // signature, the name's length, the name
+    std::string file = whole;
+    file[at] = static_cast<char>(file[at] ^ 1);
+    EXPECT_EQ(ReadZipDirectory(file).status().code(), absl::StatusCode::kDataLoss) << at;
+  }
+}
+
 TEST_F(ZipDirectoryTest, RefusesAFileThatWasCutAnywhere) {
   ZipWriter writer = Writer();
   ASSERT_TRUE(writer.AddEntry({"a/data.pkl", 100, 1}).ok());

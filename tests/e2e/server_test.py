@@ -4,6 +4,7 @@ usage: server_test.py BIN-DIR
 """
 
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -165,6 +166,33 @@ class Stop(Fixture):
             self.server.start()
             self.assertEqual(self.server.stop(timeout=10, with_signal=signal_number), 0)
             self.assertFalse(self.server.address_file.exists())
+
+
+    def test_a_hangup_that_is_ignored_is(self):
+        self.server.start(preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+        self.server.process.send_signal(signal.SIGHUP)
+        time.sleep(0.3)
+        self.assertEqual(self.ctl()("runs"), [])
+        self.assertEqual(self.server.stop(), 0)
+
+    def test_a_catalog_that_is_gone_is_no_empty_store(self):
+        self.server.start()
+        state_file.write_random(self.file, 1, MIB)
+        self.ctl()("save", "run", self.file, "--epoch", 1)
+        self.assertEqual(self.server.stop(), 0)
+        shutil.rmtree(self.server.data / "catalog")
+        refused = ckptd("--data", self.server.data, "--listen", "127.0.0.1:0")
+        self.assertEqual(refused.returncode, 1)
+        self.assertIn("lacks what was on disk before", refused.stderr)
+        self.server.words = ("--accept-loss",)
+        self.server.start()
+        self.assertEqual(self.ctl()("runs"), [])
+        self.assertIn(": accepted", self.server.log_tail())
+        self.ctl()("save", "run", self.file, "--epoch", 1)
+        self.assertEqual(self.server.stop(), 0)
+        self.server.words = ()
+        self.server.start()
+        self.assertEqual([run["run"] for run in self.ctl()("runs")], ["run"])
 
 
 class Load(Fixture):

@@ -382,10 +382,11 @@ def test_a_name_takes_the_memory_of_its_bytes(copy, tmp_path):
 
 
 def zip_by_hand(path, entries):
-    """entries: name, offset of its local header, size as the directory has it. One local header and its data."""
+    """entries: name, offset of its local header, size as the directory has it. Two local headers and their data."""
     pickled = b"\x80\x02N."
     local = struct.pack("<IHHHHHIIIHH", 0x04034B50, 20, 0, 0, 0, 0, zlib.crc32(pickled), len(pickled), len(pickled), 16, 0)
     data = local + b"archive/data.pkl" + pickled
+    data += local + b"archive/data/000" + pickled
     directory = b""
     for name, offset, size in entries:
         directory += struct.pack("<IHHHHHHIIIHHHHHII", 0x02014B50, 20, 20, 0, 0, 0, 0, zlib.crc32(pickled), size, size, len(name), 0, 0, 0, 0, 0, offset) + name  # fmt: skip
@@ -398,7 +399,8 @@ def test_hostile_directories(copy, tmp_path):
     path = tmp_path / "in.pth"
     name = b"archive/data.pkl"
     copy(zip_by_hand(path, [(name, 0, 4)]), tmp_path / "ok.pth")
-    assert "share bytes" in copy.refuse(zip_by_hand(path, [(name, 0, 4), (b"archive/data/000", 0, 4)]))
+    assert "damaged header" in copy.refuse(zip_by_hand(path, [(name, 0, 4), (b"archive/data/000", 0, 4)]))
+    assert "share bytes" in copy.refuse(zip_by_hand(path, [(name, 0, 54), (b"archive/data/000", 50, 4)]))
     assert "have the name" in copy.refuse(zip_by_hand(path, [(name, 0, 4), (name, 0, 4)]))
     copy.refuse(zip_by_hand(path, [(name, 0, 4000)]))
     copy.refuse(zip_by_hand(path, [(name, 4000, 4)]))

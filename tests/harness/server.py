@@ -41,12 +41,13 @@ class Server:
         self.process = None
         self.address = None
 
-    def start(self, timeout=60):
+    def start(self, timeout=60, preexec_fn=None):
         address_file = self.address_file
         address_file.unlink(missing_ok=True)
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen([str(self.program), "--data", str(self.data), "--listen", self.listen,
-                                             "--address-file", str(address_file), *self.words], stdout=log, stderr=log)
+                                             "--address-file", str(address_file), *self.words],
+                                            stdout=log, stderr=log, preexec_fn=preexec_fn)
         deadline = time.monotonic() + timeout
         while not address_file.exists():
             if self.process.poll() is not None:

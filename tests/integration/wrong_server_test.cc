@@ -1,6 +1,8 @@
 // A server that does not keep to the protocol: the client notices.
 #include <grpcpp/grpcpp.h>
 
+#include <atomic>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -40,6 +42,20 @@ class SilentServer final : public v1::CheckpointService::Service {
     return grpc::Status::CANCELLED;
   }
 
+  grpc::Status Restore(grpc::ServerContext*,
+                       grpc::ServerReaderWriter<v1::RestoreResponse, v1::RestoreRequest>* stream) override {
+    ++calls_;
+    for (v1::RestoreRequest request; stream->Read(&request);) {
+    }
+    return grpc::Status::CANCELLED;
+  }
+
+  grpc::Status GetCheckpoint(grpc::ServerContext* context, const v1::GetCheckpointRequest*,
+                             v1::GetCheckpointResponse*) override {
+    while (!context->IsCancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    return grpc::Status::CANCELLED;
+  }
+
  private:
   int port_ = 0;
   std::atomic<int> calls_ = 0;
@@ -50,14 +66,40 @@ TEST(WrongServer, OneThatNeverAnswersIsTriedAgainAndGivenUp) {
   const SilentServer server;
   ConnectOptions options;
   options.address = server.address();
-  options.retry_for = std::chrono::milliseconds(500);
+  options.retry_for = std::chrono::milliseconds(100);
   options.answer_within = std::chrono::milliseconds(200);
   const auto client = Client::Connect(options);
   ASSERT_TRUE(client.ok()) << client.status();
-  const absl::Status status = (*client)->BeginSave(At("r", 0)).status();
-  EXPECT_EQ(ReasonOf(status), "SERVER_SILENT") << status;
-  EXPECT_TRUE(absl::IsUnavailable(status));
-  EXPECT_GT(server.calls(), 1);
+  for (const bool save : {true, false}) {
+    const int before = server.calls();
+    const absl::Status status =
+        save ? (*client)->BeginSave(At("r", 0)).status() : (*client)->OpenRestore(Of("r@0")).status();
+    EXPECT_EQ(ReasonOf(status), "SERVER_SILENT") << status;
+    EXPECT_TRUE(absl::IsUnavailable(status));
+    EXPECT_EQ(server.calls() - before, 2);
+  }
+}
+
+TEST(WrongServer, ACallerThatHasEnoughIsNotKept) {
+  const SilentServer server;
+  ConnectOptions options;
+  options.address = server.address();
+  std::atomic<bool> enough = false;
+  options.interrupted = [&] { return enough.load(); };
+  const auto client = Client::Connect(options);
+  ASSERT_TRUE(client.ok()) << client.status();
+  for (const bool stream : {true, false}) {
+    enough = false;
+    std::thread later([&] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(200));
+      enough = true;
+    });
+    const absl::Status status =
+        stream ? (*client)->BeginSave(At("r", 0)).status() : (*client)->GetCheckpoint("r@0").status();
+    later.join();
+    EXPECT_EQ(ReasonOf(status), "INTERRUPTED") << status;
+    EXPECT_TRUE(absl::IsCancelled(status));
+  }
 }
 
 // Has one checkpoint of one tensor, whose bytes it sends with a bit flipped, and not at all when they are to be

@@ -42,7 +42,7 @@ struct ConnectOptions {
   std::chrono::milliseconds retry_for = std::chrono::seconds(30);
 
   // How long a connected server may keep a save or restore waiting, for an answer or for room to send, before the call
-  // counts as broken and is retried like one that did not reach the server.
+  // counts as broken and is retried like one that did not reach the server, once at least.
   std::chrono::milliseconds answer_within = std::chrono::seconds(60);
 
   // Asked some ten times a second by whichever thread is in a call of this client. True ends that call with Cancelled

@@ -60,6 +60,8 @@ class StateBuilder {
  public:
   StateBuilder();
   ~StateBuilder();
+  StateBuilder(StateBuilder&&) noexcept;
+  StateBuilder& operator=(StateBuilder&&) noexcept;
 
   // Open a container; End closes it.
   StateBuilder& Dict() { return Open(v1::NODE_KIND_DICT); }
