@@ -91,7 +91,7 @@ absl::Status RestoreFile(Context context, const RestoreCommand& command) {
     const InterruptGuard guard;
     size = WriteFile(**restore, file, *format, command.overwrite);
   }
-  if (interrupted != 0 && !size.ok()) raise(interrupted);  // the temporary file is gone: end as the signal wants
+  if (interrupted != 0 && !size.ok()) raise(interrupted);  // nothing is left: end as the signal wants
   if (absl::IsAlreadyExists(size.status()))
     return MakeError(absl::StatusCode::kAlreadyExists, "FILE_EXISTS",
                      absl::StrCat(file, " exists; choose another name, or replace it with --force"));

@@ -1,5 +1,7 @@
-// How a file becomes durable: 1. its bytes go to a temporary file in the same folder, 2. fsync of that file, 3. rename
-// to its name, 4. fsync of the folder.
+// How a file becomes durable: 1. its bytes go to a file without a name in the same folder, which a program that is
+// killed leaves no trace of, 2. fsync of that file, 3. link to its name, or to a temporary one that is renamed over the
+// file that it replaces, 4. fsync of the folder. Where the file system has no files without a name, it has the
+// temporary one from the beginning.
 #include "client/formats/output_file.h"
 
 #include <fcntl.h>
@@ -52,6 +54,30 @@ absl::Status SyncFolder(const std::string& path) {
   return absl::OkStatus();
 }
 
+// A name for the open file that link takes. It is not there where /proc is not mounted.
+std::string NameOf(int fd) { return absl::StrCat("/proc/self/fd/", fd); }
+
+// A file without a name in the folder; -1 where there are none.
+int OpenNameless(const std::string& folder) {
+  const int fd = open(folder.c_str(), O_RDWR | O_TMPFILE | O_CLOEXEC, 0666);
+  if (fd < 0 || faccessat(AT_FDCWD, NameOf(fd).c_str(), F_OK, 0) == 0) return fd;
+  close(fd);
+  return -1;
+}
+
+// Calls `make` with one temporary name next to `path` after another, while it says that there is such a file. Returns
+// the name that it made, or "" with errno.
+template <typename Make>
+std::string MakeTemporary(const std::string& path, Make make) {
+  std::random_device random;
+  for (int attempt = 0; attempt < 100; ++attempt) {
+    std::string name = absl::StrCat(FolderOf(path), "/.ckpt-", absl::Hex(random()), absl::Hex(random()), ".tmp");
+    if (make(name.c_str())) return name;
+    if (errno != EEXIST) break;
+  }
+  return {};
+}
+
 // Renames without replacing an existing file, atomically.
 int RenameToNewName(const char* from, const char* to) {
   if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0) return 0;
@@ -72,19 +98,21 @@ absl::StatusOr<std::unique_ptr<OutputFile>> OutputFile::Create(const std::string
     CKPT_ASSIGN_OR_RETURN(path, Replaced(given));
   }
   if (!options.overwrite && faccessat(AT_FDCWD, path.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0) return Exists(path);
-  std::random_device random;
-  for (int attempt = 0; attempt < 100; ++attempt) {
-    std::string temporary = absl::StrCat(FolderOf(path), "/.ckpt-", absl::Hex(random()), absl::Hex(random()), ".tmp");
-    const int fd = open(temporary.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd >= 0) return std::unique_ptr<OutputFile>(new OutputFile(path, std::move(temporary), options, fd));
-    if (errno != EEXIST) return SystemError(errno, "cannot write", path);
+  int fd = options.nameless ? OpenNameless(FolderOf(path)) : -1;
+  std::string temporary;
+  if (fd < 0) {
+    temporary = MakeTemporary(path, [&](const char* name) {
+      fd = open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+      return fd >= 0;
+    });
+    if (fd < 0) return SystemError(errno, "cannot write", path);
   }
-  return SystemError(EEXIST, "cannot make a temporary file next to", path);
+  return std::unique_ptr<OutputFile>(new OutputFile(path, std::move(temporary), options, fd));
 }
 
 OutputFile::~OutputFile() {
   close(fd_);
-  if (!renamed_) unlink(temporary_.c_str());
+  if (!temporary_.empty()) unlink(temporary_.c_str());
 }
 
 absl::Status OutputFile::Reserve(std::uint64_t size_bytes) {
@@ -127,11 +155,26 @@ void OutputFile::Discard(std::uint64_t offset_bytes, std::uint64_t size_bytes) {
 absl::Status OutputFile::Finish(std::uint64_t size_bytes) {
   if (ftruncate(fd_, static_cast<off_t>(size_bytes)) != 0) return SystemError(errno, "cannot write", path_);
   if (fsync(fd_) != 0) return SystemError(errno, "cannot sync", path_);
-  const int renamed = options_.overwrite ? rename(temporary_.c_str(), path_.c_str())
-                                         : RenameToNewName(temporary_.c_str(), path_.c_str());
-  if (renamed != 0) return errno == EEXIST ? Exists(path_) : SystemError(errno, "cannot rename to", path_);
-  renamed_ = true;
+  CKPT_RETURN_IF_ERROR(TakeName());
   return SyncFolder(path_);
+}
+
+absl::Status OutputFile::TakeName() {
+  const auto link_to = [this](const char* name) {
+    return linkat(AT_FDCWD, NameOf(fd_).c_str(), AT_FDCWD, name, AT_SYMLINK_FOLLOW) == 0;
+  };
+  bool named = false;
+  if (!temporary_.empty() && !options_.overwrite) {
+    named = RenameToNewName(temporary_.c_str(), path_.c_str()) == 0;
+  } else if (!options_.overwrite) {
+    named = link_to(path_.c_str());
+  } else {
+    if (temporary_.empty()) temporary_ = MakeTemporary(path_, link_to);  // only a rename replaces a file
+    named = !temporary_.empty() && rename(temporary_.c_str(), path_.c_str()) == 0;
+  }
+  if (!named) return errno == EEXIST ? Exists(path_) : SystemError(errno, "cannot rename to", path_);
+  temporary_.clear();
+  return absl::OkStatus();
 }
 
 }  // namespace ckpt::formats

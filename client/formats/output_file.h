@@ -11,12 +11,14 @@
 
 namespace ckpt::formats {
 
-// Bytes go to a temporary file next to the target, in any order; Finish puts it in the target's place. Destroyed before
-// that, it removes the temporary file. Not thread-safe.
+// Bytes go to a file of their own in the target's folder, in any order; Finish puts it in the target's place. Destroyed
+// before that, or killed, it leaves nothing; where the file system has no files without a name, one who is killed
+// leaves a temporary file ".ckpt-….tmp". Not thread-safe.
 class OutputFile {
  public:
   struct Options {
     bool overwrite = false;  // else an existing target is AlreadyExists, and is never lost in a race
+    bool nameless = true;    // false: as on a file system that has no files without a name
   };
 
   // Overwriting replaces a regular file only; behind a symbolic link, the one that it leads to.
@@ -45,13 +47,15 @@ class OutputFile {
 
  private:
   OutputFile(std::string path, std::string temporary, Options options, int fd)
-      : path_(std::move(path)), temporary_(std::move(temporary)), options_(options), fd_(fd) {}
+      : path_(std::move(path)), options_(options), fd_(fd), temporary_(std::move(temporary)) {}
+
+  // Gives the file its name.
+  absl::Status TakeName();
 
   const std::string path_;
-  const std::string temporary_;
   const Options options_;
   const int fd_;
-  bool renamed_ = false;
+  std::string temporary_;  // the file's name until it has its own; "" if it has none yet
 };
 
 }  // namespace ckpt::formats

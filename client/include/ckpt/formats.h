@@ -40,7 +40,9 @@ absl::StatusOr<std::unique_ptr<StateFile>> ReadStateFile(const std::string& path
                                                          const ReadFileOptions& options = {});
 
 // Writes a file, its tensors' bytes in any order: through TensorSink::Write, as Restore::Read gives them. The file is
-// whole or absent: a temporary one next to it is synced and then renamed by Finish, or deleted.
+// whole or absent: its bytes are synced before it gets its name, by Finish. One that is given up leaves nothing, even
+// if its program is killed; unless the file system has no files without a name: then a temporary one is next to it
+// meanwhile.
 class StateFileWriter : public TensorSink {
  public:
   struct Options {
@@ -54,7 +56,7 @@ class StateFileWriter : public TensorSink {
                                                                  std::span<const v1::Tensor> tensors,
                                                                  const Options& options);
 
-  // Completes, syncs and renames the file, syncs its folder, and returns the file's size in bytes.
+  // Completes, syncs and names the file, syncs its folder, and returns the file's size in bytes.
   virtual absl::StatusOr<std::uint64_t> Finish() = 0;
 };
 
