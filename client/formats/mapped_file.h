@@ -7,7 +7,6 @@
 #include <memory>
 #include <string>
 #include <string_view>
-#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -30,17 +29,18 @@ class MappedFile {
   // the mapping is left alone.
   void Release(const void* data, std::size_t size) const;
 
-  // Aborted FILE_CHANGED when the file was written to since it was opened. One that another file has taken the name of
-  // is as it was.
+  // Aborted FILE_CHANGED when the file was written to since it was opened, even if its time was put back, or when its
+  // rights were changed, which looks the same. One that has another name now, or that another file has taken the name
+  // of, is as it was.
   absl::Status CheckUnchanged() const;
 
  private:
-  MappedFile(std::string path, int fd, const struct stat& opened, std::string_view bytes)
-      : path_(std::move(path)), fd_(fd), opened_(opened), bytes_(bytes) {}
+  MappedFile(const std::string& path, int fd, const struct stat& opened, std::string_view bytes);
 
   const std::string path_;
   const int fd_;
   const struct stat opened_;
+  const std::string name_;  // when it was opened
   const std::string_view bytes_;
 };
 

@@ -357,13 +357,21 @@ def write_while_it_is_saved(tmp_path, change):
     return save.returncode, err
 
 
-def test_a_file_that_is_written_to_meanwhile_is_refused(tmp_path):
-    def overwrite(path):
-        with open(path, "r+b") as file:
-            file.seek(5_000_000)
-            file.write(b"other")
+def overwrite(path):
+    with open(path, "r+b") as file:
+        file.seek(5_000_000)
+        file.write(b"other")
 
-    code, err = write_while_it_is_saved(tmp_path, overwrite)
+
+def overwrite_and_put_the_time_back(path):
+    before = path.stat()
+    overwrite(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("change", [overwrite, overwrite_and_put_the_time_back])
+def test_a_file_that_is_written_to_meanwhile_is_refused(tmp_path, change):
+    code, err = write_while_it_is_saved(tmp_path, change)
     assert code == 4 and "in.pth was written to while it was read" in err and "FILE_CHANGED" in err
 
 
@@ -399,6 +407,10 @@ def test_bad_files_are_refused_and_nothing_is_saved(server, ctl, tmp_path):
 
 @pytest.mark.skipif(not Path("/sys/kernel").exists(), reason="nothing here that root may not write either")
 def test_a_file_that_may_not_be_written(server, ctl, tmp_path):
+def test_a_file_that_is_renamed_meanwhile_is_saved(tmp_path):
+    assert write_while_it_is_saved(tmp_path, lambda path: path.rename(tmp_path / "previous.pth"))[0] == 0
+
+
     ctl("save", "rights", save_pth(tmp_path / "in.pth", trained()))
     assert "FILE_NOT_PERMITTED" in fails(1, "restore", "rights@3", "/sys/kernel/out.pth", server=server)
 
