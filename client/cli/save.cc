@@ -4,11 +4,14 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -24,42 +27,97 @@
 namespace ckpt::cli {
 namespace {
 
+// A number in a file.
+struct Number {
+  double value = 0;
+  std::optional<std::int64_t> whole = {};  // an integer's, if it fits
+};
+
 template <typename T>
-std::optional<T> Read(const void* bytes, std::size_t size_bytes) {
+std::optional<T> Read(std::string_view bytes) {
   T number;
-  if (size_bytes != sizeof number || bytes == nullptr) return std::nullopt;
-  std::memcpy(&number, bytes, sizeof number);
+  if (bytes.size() != sizeof number) return std::nullopt;
+  std::memcpy(&number, bytes.data(), sizeof number);
   return number;
 }
 
 template <typename T>
-std::optional<double> ReadNumber(const void* bytes, std::size_t size_bytes) {
-  const std::optional<T> number = Read<T>(bytes, size_bytes);
-  return number.has_value() ? std::optional(static_cast<double>(*number)) : std::nullopt;
+std::optional<Number> ReadNumber(std::string_view bytes) {
+  const std::optional<T> number = Read<T>(bytes);
+  if (!number.has_value()) return std::nullopt;
+  Number out{.value = static_cast<double>(*number)};
+  if constexpr (std::is_integral_v<T>)
+    if (std::in_range<std::int64_t>(*number)) out.whole = static_cast<std::int64_t>(*number);
+  return out;
 }
 
-std::optional<double> NumberInTensor(const Tensor& tensor) {
-  const std::size_t size = TensorSizeBytes(tensor.meta);
-  if (tensor.meta.shape_size() != 0) return std::nullopt;
-  switch (tensor.meta.dtype()) {
-    case v1::DTYPE_FLOAT64: return ReadNumber<double>(tensor.data, size);
-    case v1::DTYPE_FLOAT32: return ReadNumber<float>(tensor.data, size);
-    case v1::DTYPE_INT64: return ReadNumber<std::int64_t>(tensor.data, size);
+double FromFloat16(std::uint16_t bits) {
+  const int exponent = bits >> 10 & 0x1f;
+  const int fraction = bits & 0x3ff;
+  double size = exponent == 0 ? std::ldexp(fraction, -24) : std::ldexp(0x400 + fraction, exponent - 25);
+  if (exponent == 0x1f) size = fraction == 0 ? HUGE_VAL : std::nan("");
+  return std::copysign(size, (bits & 0x8000) != 0 ? -1.0 : 1.0);
+}
+
+double FromBFloat16(std::uint16_t bits) { return std::bit_cast<float>(std::uint32_t{bits} << 16); }
+
+std::optional<Number> ReadSmallFloat(std::string_view bytes, double (*decode)(std::uint16_t)) {
+  const auto bits = Read<std::uint16_t>(bytes);
+  return bits.has_value() ? std::optional(Number{.value = decode(*bits)}) : std::nullopt;
+}
+
+// A bool is no number.
+std::optional<Number> NumberOf(v1::DType dtype, std::string_view bytes) {
+  switch (dtype) {
+    case v1::DTYPE_FLOAT64: return ReadNumber<double>(bytes);
+    case v1::DTYPE_FLOAT32: return ReadNumber<float>(bytes);
+    case v1::DTYPE_FLOAT16: return ReadSmallFloat(bytes, FromFloat16);
+    case v1::DTYPE_BFLOAT16: return ReadSmallFloat(bytes, FromBFloat16);
+    case v1::DTYPE_INT64: return ReadNumber<std::int64_t>(bytes);
+    case v1::DTYPE_INT32: return ReadNumber<std::int32_t>(bytes);
+    case v1::DTYPE_INT16: return ReadNumber<std::int16_t>(bytes);
+    case v1::DTYPE_INT8: return ReadNumber<std::int8_t>(bytes);
+    case v1::DTYPE_UINT64: return ReadNumber<std::uint64_t>(bytes);
+    case v1::DTYPE_UINT32: return ReadNumber<std::uint32_t>(bytes);
+    case v1::DTYPE_UINT16: return ReadNumber<std::uint16_t>(bytes);
+    case v1::DTYPE_UINT8: return ReadNumber<std::uint8_t>(bytes);
     default: return std::nullopt;
   }
 }
 
-// The number in a leaf, if it is one: a float, an int or one of numpy's. A bool is none.
-std::optional<double> NumberIn(const v1::StateNode& node) {
+v1::DType NumpyType(std::string_view name) {
+  static constexpr std::pair<std::string_view, v1::DType> kTypes[] = {
+      {"<f8", v1::DTYPE_FLOAT64}, {"<f4", v1::DTYPE_FLOAT32}, {"<f2", v1::DTYPE_FLOAT16}, {"<i8", v1::DTYPE_INT64},
+      {"<i4", v1::DTYPE_INT32},   {"<i2", v1::DTYPE_INT16},   {"|i1", v1::DTYPE_INT8},    {"<u8", v1::DTYPE_UINT64},
+      {"<u4", v1::DTYPE_UINT32},  {"<u2", v1::DTYPE_UINT16},  {"|u1", v1::DTYPE_UINT8}};
+  for (const auto& [numpy, dtype] : kTypes)
+    if (numpy == name) return dtype;
+  return v1::DTYPE_UNSPECIFIED;
+}
+
+// The number in a tensor of one element.
+std::optional<Number> NumberInTensor(const State& state, std::uint64_t number) {
+  const Tensor& tensor = state.tensors[number];
+  const auto is_one = [](std::uint64_t extent) { return extent == 1; };
+  if (!std::all_of(tensor.meta.shape().begin(), tensor.meta.shape().end(), is_one)) return std::nullopt;
+  const void* const data = tensor.meta.has_view_of() ? state.tensors[tensor.meta.view_of()].data : tensor.data;
+  if (data == nullptr) return std::nullopt;
+  const char* const bytes = static_cast<const char*>(data) + tensor.meta.view_offset_bytes();
+  return NumberOf(tensor.meta.dtype(), {bytes, TensorSizeBytes(tensor.meta)});
+}
+
+// The number in a leaf, if it is one: Python's, numpy's or PyTorch's.
+std::optional<Number> NumberIn(const v1::StateNode& node, const State& state) {
   const v1::Scalar& value = node.value();
-  const std::string& bytes = value.bytes_value();
-  if (node.kind() == v1::NODE_KIND_SCALAR && value.has_int_value()) return static_cast<double>(value.int_value());
-  if (node.kind() == v1::NODE_KIND_SCALAR && value.has_float_bits()) return std::bit_cast<double>(value.float_bits());
-  if (node.kind() != v1::NODE_KIND_NUMPY_SCALAR) return std::nullopt;
-  if (node.type_name() == "<f8") return ReadNumber<double>(bytes.data(), bytes.size());
-  if (node.type_name() == "<f4") return ReadNumber<float>(bytes.data(), bytes.size());
-  if (node.type_name() == "<i8") return ReadNumber<std::int64_t>(bytes.data(), bytes.size());
-  return std::nullopt;
+  switch (node.kind()) {
+    case v1::NODE_KIND_SCALAR:
+      if (value.has_int_value()) return Number{static_cast<double>(value.int_value()), value.int_value()};
+      if (value.has_float_bits()) return Number{.value = std::bit_cast<double>(value.float_bits())};
+      return std::nullopt;
+    case v1::NODE_KIND_NUMPY_SCALAR: return NumberOf(NumpyType(node.type_name()), value.bytes_value());
+    case v1::NODE_KIND_TENSOR: return NumberInTensor(state, node.tensor());
+    default: return std::nullopt;
+  }
 }
 
 constexpr std::size_t kMaxMetrics = 100;  // of a checkpoint
@@ -86,33 +144,19 @@ struct TopLevel {
   std::optional<std::int64_t> epoch;
   std::optional<std::int64_t> step;
   std::map<std::string, double> metrics;
-  std::map<std::string, double> tensors;  // those of no dimension: metrics in a trainer's file, weights in others
+  std::map<std::string, double> tensors;  // those of one element: metrics in a trainer's file, weights in others
 };
-
-// The whole number in a leaf: an int, or one of numpy's or PyTorch's.
-std::optional<std::int64_t> WholeNumberIn(const v1::StateNode& node, const State& state) {
-  const v1::Scalar& value = node.value();
-  if (node.kind() == v1::NODE_KIND_SCALAR && value.has_int_value()) return value.int_value();
-  if (node.kind() == v1::NODE_KIND_NUMPY_SCALAR && node.type_name() == "<i8")
-    return Read<std::int64_t>(value.bytes_value().data(), value.bytes_value().size());
-  if (node.kind() != v1::NODE_KIND_TENSOR) return std::nullopt;
-  const Tensor& tensor = state.tensors[node.tensor()];
-  if (tensor.meta.shape_size() != 0 || tensor.meta.dtype() != v1::DTYPE_INT64) return std::nullopt;
-  return Read<std::int64_t>(tensor.data, TensorSizeBytes(tensor.meta));
-}
 
 void Take(const v1::StateNode& node, const State& state, TopLevel& top) {
   const std::string& key = node.key().str_value();
+  const std::optional<Number> number = NumberIn(node, state);
+  const std::optional<std::int64_t> whole = number.has_value() ? number->whole : std::nullopt;
   if (key == "epoch") {
-    top.epoch = WholeNumberIn(node, state);
+    top.epoch = whole;
   } else if (key == "step" || key == "global_step") {
-    if (const auto step = WholeNumberIn(node, state); step.has_value()) top.step = step;
-  } else if (!IsMetricName(key)) {
-    return;
-  } else if (const auto number = NumberIn(node); number.has_value()) {
-    top.metrics[key] = *number;
-  } else if (node.kind() == v1::NODE_KIND_TENSOR) {
-    if (const auto item = NumberInTensor(state.tensors[node.tensor()]); item.has_value()) top.tensors[key] = *item;
+    if (whole.has_value()) top.step = whole;
+  } else if (number.has_value() && IsMetricName(key)) {
+    (node.kind() == v1::NODE_KIND_TENSOR ? top.tensors : top.metrics)[key] = number->value;
   }
 }
 

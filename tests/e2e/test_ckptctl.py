@@ -11,6 +11,7 @@ import signal
 import struct
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -145,12 +146,30 @@ def test_what_the_file_says_of_itself(server, ctl, tmp_path):
     assert "--epoch" in fails(1, "save", "says", bare, server=server)
     saved = ctl("save", "says", bare, "--epoch", "-1")
     assert saved["epoch"] == -1 and saved["step"] is None and saved["metrics"] == {}
-    for value in (True, 2.0, torch.tensor(2.0), torch.tensor([2]), torch.tensor(True)):
+    for value in (True, 2.0, torch.tensor(2.0), torch.tensor([2, 3]), torch.tensor(True), np.bool_(True), np.uint64(2**63)):
         assert "epoch" in fails(1, "save", "says", save_pth(tmp_path / "b.pth", {"epoch": value}), server=server)
-    for value in (torch.tensor(12), np.int64(12)):
-        saved = ctl("save", "says", save_pth(tmp_path / "b.pth", {"epoch": value, "step": value}))
-        assert (saved["epoch"], saved["step"], saved["metrics"]) == (12, 12, {})
     assert "not UTF-8" in fails(2, "save", "says", bare, "--epoch", 1, "--label", b"a=\xff", server=server)
+
+
+INTEGERS = ("int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8")
+
+
+def test_numbers_of_every_type(server, ctl, tmp_path):
+    """numpy's and PyTorch's scalars, and tensors of one element, are numbers as Python's are."""
+    for name in INTEGERS:
+        numbers = [n for n in (-3, 12, 100) if n >= 0 or name.startswith("int")]
+        dtype = getattr(torch, name)
+        for make in (getattr(np, name), partial(torch.tensor, dtype=dtype), lambda n: torch.tensor([n], dtype=dtype)):  # noqa: B023
+            state = {"epoch": make(numbers[0]), "step": make(numbers[-1]), "count": make(numbers[0])}
+            saved = ctl("save", "numbers", save_pth(tmp_path / "in.pth", state))
+            assert (saved["epoch"], saved["step"], saved["metrics"]) == (numbers[0], 100, {"count": numbers[0]}), name
+    values = [0.75, -0.1, 0.0, 6e-8, 65504.0, float("inf")]
+    arrays = [np.array(values, t) for t in ("f2", "f4", "f8")]
+    tensors = [torch.tensor(values, dtype=t) for t in (torch.float16, torch.bfloat16, torch.float32, torch.float64)]
+    for many in arrays + tensors:
+        saved = ctl("save", "numbers", save_pth(tmp_path / "in.pth", {"epoch": 1} | {f"m{i}": m for i, m in enumerate(many)}))
+        expected = {f"m{i}": float(m) for i, m in enumerate(many)} | {"m5": "Infinity"}
+        assert saved["metrics"] == expected, many.dtype
 
 
 def test_numbers_that_cannot_be_metrics_are_left_out(server, ctl, tmp_path):
@@ -388,6 +407,10 @@ def test_a_file_that_another_takes_the_place_of_is_saved(tmp_path):
     assert write_while_it_is_saved(tmp_path, replace)[0] == 0
 
 
+def test_a_file_that_is_renamed_meanwhile_is_saved(tmp_path):
+    assert write_while_it_is_saved(tmp_path, lambda path: path.rename(tmp_path / "previous.pth"))[0] == 0
+
+
 def test_bad_files_are_refused_and_nothing_is_saved(server, ctl, tmp_path):
     whole = save_pth(tmp_path / "in.pth", trained()).read_bytes()
     (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
@@ -407,10 +430,6 @@ def test_bad_files_are_refused_and_nothing_is_saved(server, ctl, tmp_path):
 
 @pytest.mark.skipif(not Path("/sys/kernel").exists(), reason="nothing here that root may not write either")
 def test_a_file_that_may_not_be_written(server, ctl, tmp_path):
-def test_a_file_that_is_renamed_meanwhile_is_saved(tmp_path):
-    assert write_while_it_is_saved(tmp_path, lambda path: path.rename(tmp_path / "previous.pth"))[0] == 0
-
-
     ctl("save", "rights", save_pth(tmp_path / "in.pth", trained()))
     assert "FILE_NOT_PERMITTED" in fails(1, "restore", "rights@3", "/sys/kernel/out.pth", server=server)
 
