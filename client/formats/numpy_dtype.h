@@ -19,6 +19,9 @@ struct NumpyDType {
 
   [[nodiscard]] std::uint64_t ItemSize() const { return kind == 'U' ? 4 * count : count; }
 
+  // Bytes of each of the numbers or characters that an element consists of.
+  [[nodiscard]] std::uint64_t NumberSize() const { return kind == 'U' ? 4 : kind == 'c' ? count / 2 : count; }
+
   // dtype.str.
   [[nodiscard]] std::string ToString() const;
 

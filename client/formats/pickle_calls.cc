@@ -1,8 +1,10 @@
 #include "client/formats/pickle_calls.h"
 
+#include <algorithm>
 #include <concepts>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "client/formats/numpy_dtype.h"
@@ -321,6 +323,24 @@ bool CompleteNumpyDType(PickleGraph& graph, PickleRef object, const std::vector<
   return true;
 }
 
+// Makes the array little-endian, as numpy does when it reads one in this way.
+void TurnAround(PickleGraph& graph, PickleValue& array) {
+  std::optional<NumpyDType> dtype = ParseNumpyDType(graph[array.items[0]].text);
+  if (!dtype.has_value() || dtype->order != '>' || dtype->ItemSize() == 0) return;
+  const std::uint64_t size = dtype->NumberSize();
+  std::string bytes(array.text);
+  for (auto at = bytes.begin(); static_cast<std::uint64_t>(bytes.end() - at) >= size;) {
+    const auto next = at + static_cast<std::ptrdiff_t>(size);
+    std::reverse(at, next);
+    at = next;
+  }
+  array.text = graph.Keep(std::move(bytes));
+  dtype->order = '<';
+  array.items[0] = static_cast<PickleRef>(graph.values.size());
+  graph.repeated_bytes += sizeof(PickleValue);
+  graph.values.push_back({.kind = Kind::kNumpyDType, .bits = dtype->ItemSize(), .text = graph.Keep(dtype->ToString())});
+}
+
 // The state of an array: (version, shape, dtype, is Fortran, bytes).
 bool FillNumpyArray(PickleGraph& graph, PickleRef object, const std::vector<PickleRef>& state) {
   if (state.size() != 5 || graph[state[1]].kind != Kind::kTuple || graph[state[2]].kind != Kind::kNumpyDType ||
@@ -330,6 +350,7 @@ bool FillNumpyArray(PickleGraph& graph, PickleRef object, const std::vector<Pick
   array.items = {state[2], state[1]};
   array.flag = graph[state[3]].bits != 0;
   array.text = graph[state[4]].text;
+  TurnAround(graph, array);
   return true;
 }
 

@@ -42,6 +42,7 @@ class Writer {
   void CloseChildren(const v1::StateNode& node, std::uint64_t batch);
   void OpenAttributes(const v1::StateNode& node);
   absl::Status Leaf(const v1::StateNode& node);
+  void ByteArray(std::string_view bytes);
   absl::Status Device(const v1::StateNode& node);
   absl::Status NumpyDTypeValue(std::string_view text);
   absl::Status TensorObject(const v1::StateNode& node);
@@ -212,10 +213,7 @@ absl::Status Writer::Enter(const v1::StateNode& node) {
 absl::Status Writer::Leaf(const v1::StateNode& node) {
   switch (node.kind()) {
     case v1::NODE_KIND_SCALAR: out_.Scalar(node.value()); return absl::OkStatus();
-    case v1::NODE_KIND_BYTEARRAY:
-      out_.Global("__builtin__", "bytearray");
-      out_.Bytes(node.value().bytes_value());
-      break;
+    case v1::NODE_KIND_BYTEARRAY: ByteArray(node.value().bytes_value()); return absl::OkStatus();
     case v1::NODE_KIND_DTYPE:
       if (!DTypeFromName(node.type_name()).has_value()) return Unsupported("an unknown torch.dtype");
       out_.Global("torch", node.type_name());
@@ -256,6 +254,13 @@ absl::Status Writer::Leaf(const v1::StateNode& node) {
   out_.Op('\x85');
   out_.Op('R');
   return absl::OkStatus();
+}
+
+void Writer::ByteArray(std::string_view bytes) {
+  out_.Global("__builtin__", "bytearray");
+  out_.Bytes(bytes);
+  out_.Op('\x85');
+  out_.Op('R');
 }
 
 absl::Status Writer::Device(const v1::StateNode& node) {
@@ -374,7 +379,6 @@ absl::Status Writer::Tensor(std::uint64_t number, bool requires_grad) {
 // Undoes what reading does: an array of a type that no tensor has is bytes with one dimension more.
 absl::Status Writer::Array(const v1::StateNode& node) {
   const v1::Tensor& tensor = source_.tensors[node.tensor()];
-  const std::string& bytes = source_.array_bytes[node.tensor()];
   const std::optional<NumpyDType> dtype = ParseNumpyDType(node.type_name());
   if (!dtype.has_value()) return Unsupported("an unknown numpy.dtype");
 
@@ -391,6 +395,23 @@ absl::Status Writer::Array(const v1::StateNode& node) {
       fortran = (*order)[static_cast<std::size_t>(d)] == dims - 1 - d && (d == 0 || fortran);
     if (!fortran) return Unsupported("a numpy.ndarray that is neither in C nor in Fortran order");
   }
+  const std::string& bytes = source_.array_bytes[node.tensor()];
+  const auto shape = [&] {
+    out_.Op('(');
+    for (int d = 0; d < dims; ++d) out_.Int(static_cast<std::int64_t>(tensor.shape(d)));
+    out_.Op('t');
+  };
+  if (dtype->order == '>' && dtype->ItemSize() != 0) {  // _reconstruct would make it little-endian
+    out_.Global("numpy._core.numeric", "_frombuffer");
+    out_.Op('(');
+    ByteArray(bytes);
+    CKPT_RETURN_IF_ERROR(NumpyDTypeValue(node.type_name()));
+    shape();
+    out_.Str(fortran ? "F" : "C");
+    out_.Op('t');
+    out_.Op('R');
+    return absl::OkStatus();
+  }
   out_.Global("numpy._core.multiarray", "_reconstruct");
   out_.Global("numpy", "ndarray");
   out_.Int(0);
@@ -400,9 +421,7 @@ absl::Status Writer::Array(const v1::StateNode& node) {
   out_.Op('R');
   out_.Op('(');
   out_.Int(1);
-  out_.Op('(');
-  for (int d = 0; d < dims; ++d) out_.Int(static_cast<std::int64_t>(tensor.shape(d)));
-  out_.Op('t');
+  shape();
   CKPT_RETURN_IF_ERROR(NumpyDTypeValue(node.type_name()));
   out_.Bool(fortran);
   out_.Bytes(bytes);

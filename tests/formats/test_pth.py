@@ -250,11 +250,21 @@ def test_numpy_loads_with_weights_only_where_it_is_allowed(copy, tmp_path):
 def test_other_pickle_protocols(copy, tmp_path, protocol):
     net, opt, _ = train(OPTIMIZERS["adam"])
     args = argparse.Namespace(p=pathlib.PurePosixPath("a"))
-    values = numpy_values()
-    # numpy itself turns big-endian arrays of protocol 2 into little-endian ones when it reads them.
-    values["arrays"] = [a for a in values["arrays"] if not (isinstance(a, np.ndarray) and a.dtype.str.startswith(">"))]
-    state = {"m": net.state_dict(), "o": opt.state_dict(), "n": values, "f": frozenset([1]), "s": {1, 2}, "b": b"\xff", "ba": bytearray(b"\xff" * 300), "args": args, "text": "y" * 300, "c": collections.Counter("ab"), "d": collections.defaultdict(int)}  # fmt: skip
+    state = {"m": net.state_dict(), "o": opt.state_dict(), "n": numpy_values(), "f": frozenset([1]), "s": {1, 2}, "b": b"\xff", "ba": bytearray(b"\xff" * 300), "args": args, "text": "y" * 300, "c": collections.Counter("ab"), "d": collections.defaultdict(int)}  # fmt: skip
     round_trip(copy, state, tmp_path, weights_only=False, pickle_protocol=protocol)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_big_endian_arrays(copy, tmp_path, protocol):
+    """As torch.load gives them: numpy makes all but protocol 5's little-endian when it reads them."""
+    numbers = np.arange(6).reshape(2, 3)
+    state = {t: numbers.astype(t) for t in (">i2", ">u4", ">i8", ">f2", ">f4", ">f8", ">f16", ">c8", ">c16", ">U3")}
+    state["fortran"] = np.asfortranarray(numbers.astype(">f4"))
+    state["time"] = np.array(["2020-01-01", "NaT"], ">M8[s]")
+    state |= {"none": np.zeros((2, 0), ">i4"), "one": np.array(7, ">i4"), "twice": [state[">i2"]] * 2, "type": np.dtype(">i4")}
+    loaded = round_trip(copy, state, tmp_path, weights_only=False, pickle_protocol=protocol)
+    assert (loaded[">i8"] == numbers).all() and loaded[">i8"].flags.writeable
+    assert loaded[">i8"].dtype.str == (">i8" if protocol == 5 else "<i8")
 
 
 def test_bare_tensor_and_scalar(copy, tmp_path):
