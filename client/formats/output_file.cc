@@ -54,6 +54,18 @@ absl::Status SyncFolder(const std::string& path) {
   return absl::OkStatus();
 }
 
+// Gives the open file the permission bits of the one that it is to replace, and its owner and group where that is
+// allowed: with others the same bits may shut out whom they let in.
+int TakeRights(const struct stat& old, int fd) {
+  constexpr mode_t kRights = S_IRWXU | S_IRWXG | S_IRWXO;
+  struct stat now {};
+  if (fstat(fd, &now) != 0) return -1;
+  if ((now.st_uid != old.st_uid || now.st_gid != old.st_gid) && fchown(fd, old.st_uid, old.st_gid) != 0)
+    (void)!fchown(fd, now.st_uid, old.st_gid);
+  // Some file systems give all files the same rights, and cannot change them.
+  return (now.st_mode & kRights) == (old.st_mode & kRights) ? 0 : fchmod(fd, old.st_mode & kRights);
+}
+
 // A name for the open file that link takes. It is not there where /proc is not mounted.
 std::string NameOf(int fd) { return absl::StrCat("/proc/self/fd/", fd); }
 
@@ -107,7 +119,11 @@ absl::StatusOr<std::unique_ptr<OutputFile>> OutputFile::Create(const std::string
     });
     if (fd < 0) return SystemError(errno, "cannot write", path);
   }
-  return std::unique_ptr<OutputFile>(new OutputFile(path, std::move(temporary), options, fd));
+  auto file = std::unique_ptr<OutputFile>(new OutputFile(path, std::move(temporary), options, fd));
+  struct stat old {};
+  if (options.overwrite && stat(path.c_str(), &old) == 0 && TakeRights(old, fd) != 0)
+    return SystemError(errno, "cannot set the rights of", path);
+  return file;
 }
 
 OutputFile::~OutputFile() {

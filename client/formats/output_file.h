@@ -21,7 +21,8 @@ class OutputFile {
     bool nameless = true;    // false: as on a file system that has no files without a name
   };
 
-  // Overwriting replaces a regular file only; behind a symbolic link, the one that it leads to.
+  // Overwriting replaces a regular file only; behind a symbolic link, the one that it leads to. The new file has the
+  // old one's permission bits from the beginning.
   // Errors: AlreadyExists, NotFound (the folder), PermissionDenied, InvalidArgument (what is there is no file),
   // Internal.
   static absl::StatusOr<std::unique_ptr<OutputFile>> Create(const std::string& path, const Options& options);

@@ -69,6 +69,17 @@ TEST_P(OutputFileTest, TakesThePlaceOfAFile) {
   EXPECT_THAT(Names(), ElementsAre("old"));
 }
 
+TEST_P(OutputFileTest, HasTheRightsOfTheFileThatItReplaces) {
+  for (const auto rights : {fs::perms{0600}, fs::perms{0640}, fs::perms{0666}, fs::perms{0444}}) {
+    Put("old", "old");
+    fs::permissions(Path("old"), rights);
+    ASSERT_TRUE(Begin("old", true)->Finish(9).ok());
+    EXPECT_EQ(Content("old"), "new bytes");
+    EXPECT_EQ(fs::status(Path("old")).permissions(), rights);
+    fs::remove(Path("old"));
+  }
+}
+
 TEST_P(OutputFileTest, LeavesAFileThatCameMeanwhile) {
   {
     const auto file = Begin("new", false);

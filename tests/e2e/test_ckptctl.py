@@ -340,6 +340,9 @@ def test_a_file_that_is_there_stays(server, ctl, tmp_path):
     assert target.read_text() == "precious"
     ctl("restore", "stays@3", target, "--force")
     torch.load(target)
+    target.chmod(0o600)
+    ctl("restore", "stays@3", target, "--force")
+    assert target.stat().st_mode & 0o7777 == 0o600
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.pth", "out.pth"]
 
 
