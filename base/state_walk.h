@@ -16,6 +16,9 @@ namespace ckpt {
 // How deep a state may be nested.
 inline constexpr std::size_t kMaxStateDepth = 1000;
 
+// Bytes of one node of a state: of a text or an array of bytes in it.
+inline constexpr std::size_t kMaxNodeBytes = 3U << 20;
+
 // A state has its top-level keys as components if they are so many at most. A flat state dict, whose keys are its
 // parameters, has none: they are no parts that anybody keeps or restores apart.
 inline constexpr std::uint64_t kMaxComponents = 64;

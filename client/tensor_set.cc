@@ -59,6 +59,10 @@ absl::Status TensorSet::Place(std::span<const v1::StateNode> nodes) {
   StateWalk walk;
   for (const v1::StateNode& node : nodes) {
     CKPT_RETURN_IF_ERROR(walk.Next(node));
+    if (const std::size_t size = node.ByteSizeLong(); size > kMaxNodeBytes)
+      return MakeError(absl::StatusCode::kInvalidArgument, "TOO_LARGE",
+                       absl::StrCat(walk.path(), ": a value of ", size, " bytes, more than the ", kMaxNodeBytes,
+                                    " that it may have; keep data of this size in a tensor"));
     if (!HasTensor(node.kind())) continue;
     const std::uint64_t number = node.tensor();
     if (number >= tensors_.size())

@@ -17,9 +17,6 @@ inline constexpr std::uint64_t kMaxChunksPerTensor = 65536;
 // Chunks of one state: what is kept of each in memory, some 200 bytes, until the commit.
 inline constexpr std::uint64_t kMaxChunks = 16'000'000;
 
-// Bytes of one node of a state: of a text or an array of bytes in it.
-inline constexpr std::uint64_t kMaxNodeBytes = 3U << 20;
-
 // Tensors, and nodes, of one state.
 inline constexpr std::uint64_t kMaxTensors = 4'000'000;
 inline constexpr std::uint64_t kMaxNodes = 16'000'000;

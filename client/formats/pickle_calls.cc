@@ -106,9 +106,11 @@ PickleValue Call::DefaultDict() {
   if (size() != 1) return Refused();
   if (at(0).kind == Kind::kNone) return {.kind = Kind::kDefaultDict};
   if (!Is(0, Kind::kGlobal)) return Refused();
-  if (!IsFactory(at(0).text))
-    return Refused(graph_.Keep(absl::StrCat("collections.defaultdict(", std::string(at(0).text), ")")));
-  return {.kind = Kind::kDefaultDict, .text = at(0).text};
+  constexpr std::string_view kBuiltins = "builtins.";
+  const std::string_view factory = at(0).text;
+  if (!factory.starts_with(kBuiltins) || !IsFactory(factory.substr(kBuiltins.size())))
+    return Refused(graph_.Keep(absl::StrCat("collections.defaultdict(", std::string(factory), ")")));
+  return {.kind = Kind::kDefaultDict, .text = factory.substr(kBuiltins.size())};
 }
 
 // bytes() and bytearray(), with bytes or, as old Pythons wrote them, with latin-1 text and "latin-1".
@@ -250,7 +252,7 @@ PickleValue Call::NumpyFromBuffer() {
 
 // "module.Color.RED" of getattr(module.Color, "RED"), as some Pythons write an enum's member; else "".
 std::string_view Call::MemberName() const {
-  if (callable_.text != "getattr" || size() != 2 || !Is(0, Kind::kGlobal) || !Is(1, Kind::kStr)) return {};
+  if (callable_.text != "builtins.getattr" || size() != 2 || !Is(0, Kind::kGlobal) || !Is(1, Kind::kStr)) return {};
   return graph_.Keep(absl::StrCat(std::string(at(0).text), ".", std::string(at(1).text)));
 }
 
@@ -370,7 +372,8 @@ void SetObjectState(PickleGraph& graph, PickleRef object, PickleRef state) {
     case Kind::kGlobal: return;
     case Kind::kOrderedDict:
     case Kind::kNamespace:
-      if (graph[state].kind != Kind::kDict) return Refuse(graph, object, "an object with an unknown kind of state");
+      if (graph[state].kind != Kind::kDict)
+        return Refuse(graph, object, graph.Keep(TypeName(graph[object]) + " with an unknown kind of state"));
       graph.values[object].attributes = state;
       return;
     case Kind::kNumpyDType:
@@ -381,7 +384,9 @@ void SetObjectState(PickleGraph& graph, PickleRef object, PickleRef state) {
       if (items.size() == 5 && graph[items[2]].kind == Kind::kRefused)
         return Refuse(graph, object, graph.Keep(absl::StrCat("numpy.ndarray of ", std::string(graph[items[2]].text))));
       return Refuse(graph, object, "numpy.ndarray of an unknown kind");
-    default: return Refuse(graph, object, "an object with attributes that its type does not have");
+    default:
+      return Refuse(graph, object,
+                    graph.Keep(TypeName(graph[object]) + " with attributes that its type does not have"));
   }
 }
 

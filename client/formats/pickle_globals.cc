@@ -67,20 +67,22 @@ bool Contains(const std::array<std::string_view, N>& list, std::string_view name
   return std::find(list.begin(), list.end(), name) != list.end();
 }
 
-// Where the module's names are today.
+}  // namespace
+
 std::string_view ModuleToday(std::string_view module) {
-  if (module == "__builtin__") return "builtins";
+  if (module == "__builtin__" || module == "exceptions") return "builtins";
+  if (module == "copy_reg") return "copyreg";
   if (module == "numpy.core.multiarray") return "numpy._core.multiarray";
   if (module == "numpy.core.numeric") return "numpy._core.numeric";
   if (module == "pathlib._local") return "pathlib";
   return module;
 }
 
-}  // namespace
-
 std::string_view BuiltinName(std::string_view name) {
   if (name == "long") return "int";
-  if (name == "unicode") return "str";
+  if (name == "unicode" || name == "basestring") return "str";
+  if (name == "xrange") return "range";
+  if (name == "unichr") return "chr";
   return name;
 }
 

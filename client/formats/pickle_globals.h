@@ -54,7 +54,10 @@ PickleGlobalFacts FindPickleGlobal(std::string_view module, std::string_view nam
 // "FloatStorage" for float32; "" for a type that torch has no typed storage of.
 std::string_view StorageTypeName(v1::DType dtype);
 
-// The type's name in Python 3, without "builtins.": "int" for __builtin__.long.
+// The module's name in Python 3 and in today's libraries: "builtins" for __builtin__.
+std::string_view ModuleToday(std::string_view module);
+
+// The name in Python 3 of one of builtins: "int" for __builtin__.long.
 std::string_view BuiltinName(std::string_view name);
 
 // True for the classes that a defaultdict's factory may be.

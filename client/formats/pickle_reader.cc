@@ -183,8 +183,8 @@ bool IsSet(PickleKind kind) { return kind == PickleKind::kSet; }
 void Reader::PushGlobal(std::string_view module, std::string_view name) {
   if (!status_.ok()) return;
   const PickleGlobalFacts facts = FindPickleGlobal(module, name);
-  const bool plain = module == "builtins" || module == "__builtin__";
-  std::string full = plain ? std::string(BuiltinName(name)) : absl::StrCat(std::string(module), ".", std::string(name));
+  const std::string_view today = ModuleToday(module);
+  std::string full = absl::StrCat(std::string(today), ".", std::string(today == "builtins" ? BuiltinName(name) : name));
   graph_.repeated_bytes += full.size();
   const auto [it, added] = globals_.try_emplace(full, static_cast<PickleRef>(graph_.values.size()));
   if (!added) return stack_.push_back(it->second);

@@ -13,8 +13,8 @@
 #include "base/utf8.h"
 #include "client/formats/file_error.h"
 #include "client/formats/numpy_dtype.h"
-#include "client/storage_views.h"
 #include "client/formats/tensor_role.h"
+#include "client/storage_views.h"
 
 namespace ckpt::formats {
 namespace {
@@ -110,7 +110,8 @@ class Layout {
 
   absl::Status Enter(PickleRef ref, std::optional<v1::Scalar> key, Part part);
   absl::Status Step();
-  [[nodiscard]] absl::Status Refuse(const PickleValue& value) const;
+  [[nodiscard]] std::string Place() const;
+  [[nodiscard]] std::string WhyNot(PickleRef ref) const;
   [[nodiscard]] const PickleValue* RefusedPart(const PickleValue& value) const;
   absl::Status CountText(std::uint64_t bytes);
   [[nodiscard]] const std::vector<PickleRef>* Attributes(const PickleValue& value) const;
@@ -137,11 +138,10 @@ class Layout {
   absl::flat_hash_map<std::string_view, std::size_t> storages_;
 };
 
-absl::Status Layout::Refuse(const PickleValue& value) const {
-  const std::string_view type = value.kind == Kind::kRefused || value.kind == Kind::kGlobal ? value.text
-                                : value.kind == Kind::kStorage                              ? "a bare torch storage"
-                                                                                            : "a value of unknown type";
-  return UnsupportedValue(walk_.path(), type, kAdvice);
+// Where the last node is, as errors name it. A top-level key may be empty.
+std::string Layout::Place() const {
+  if (!walk_.path().empty()) return walk_.path();
+  return walk_.depth() == 0 ? "the whole state" : "''";
 }
 
 // The value itself, or what it is made of, if that is refused; else null. BUILD may have made it so after the value was
@@ -158,6 +158,18 @@ const PickleValue* Layout::RefusedPart(const PickleValue& value) const {
     for (const PickleRef ref : part.items) parts.push_back(&graph_[ref]);
   }
   return nullptr;
+}
+
+// Why a state cannot hold the value where it is next, begun with its type; "" if it can.
+std::string Layout::WhyNot(PickleRef ref) const {
+  const PickleValue& value = graph_[ref];
+  if (const PickleValue* part = RefusedPart(value)) return TypeName(*part);
+  if (value.kind == Kind::kGlobal || value.kind == Kind::kStorage) return TypeName(value);
+  if (is_open_[ref]) return absl::StrCat(TypeName(value), ", a container that contains itself");
+  if (open_.empty() || IsScalar(value.kind)) return {};
+  const PickleValue& parent = graph_[open_.back().ref];
+  const bool in_set = parent.kind == Kind::kSet || parent.kind == Kind::kFrozenset;
+  return in_set ? absl::StrCat(TypeName(value), " in a ", TypeName(parent)) : "";
 }
 
 // Called before the text is copied.
@@ -197,14 +209,11 @@ absl::Status Layout::Enter(PickleRef ref, std::optional<v1::Scalar> key, Part pa
   if (state_.nodes.size() >= max_nodes_)
     return MakeError(absl::StatusCode::kInvalidArgument, "TOO_MANY_NODES",
                      absl::StrCat("the pickle's references multiply to more than ", max_nodes_, " values"));
-  const PickleValue* refused = RefusedPart(value);
-  if (value.kind == Kind::kGlobal || value.kind == Kind::kStorage) refused = &value;
-  if (refused != nullptr || is_open_[ref]) {  // a stand-in, to learn the path
+  if (const std::string refused = WhyNot(ref); !refused.empty()) {  // a stand-in, to learn the path
     node.set_kind(v1::NODE_KIND_SCALAR);
     node.mutable_value()->set_none(true);
     CKPT_RETURN_IF_ERROR(walk_.Next(node));
-    return refused != nullptr ? Refuse(*refused)
-                              : UnsupportedValue(walk_.path(), "a container that contains itself", kAdvice);
+    return UnsupportedValue(Place(), refused, kAdvice);
   }
   CKPT_RETURN_IF_ERROR(CountText(value.text.size()));
   node.set_kind(ToNodeKind(value.kind));
@@ -228,10 +237,14 @@ absl::Status Layout::Enter(PickleRef ref, std::optional<v1::Scalar> key, Part pa
     default: CKPT_RETURN_IF_ERROR(SetLeaf(value, node));
   }
   CKPT_RETURN_IF_ERROR(walk_.Next(node));
+  if (const std::size_t size = node.ByteSizeLong(); size > kMaxNodeBytes)
+    return MakeError(absl::StatusCode::kInvalidArgument, "TOO_LARGE",
+                     absl::StrCat(Place(), ": ", TypeName(value), " of ", size, " bytes, more than the ", kMaxNodeBytes,
+                                  " that a value may have; keep data of this size in a tensor"));
   if (value.kind == Kind::kTensor || value.kind == Kind::kParameter) CKPT_RETURN_IF_ERROR(SetTensor(ref, part, node));
   if (value.kind == Kind::kNumpyArray) CKPT_RETURN_IF_ERROR(SetArray(ref, node));
   if (node.child_count() + node.attribute_count() != 0) {
-    open_.push_back({ref, 0, PartOf(value, part), walk_.path()});
+    open_.push_back({ref, 0, PartOf(value, part), Place()});
     is_open_[ref] = true;
   }
   state_.nodes.push_back(std::move(node));
@@ -269,12 +282,11 @@ absl::Status Layout::SetLeaf(const PickleValue& value, v1::StateNode& node) {
 
 absl::Status Layout::SetShape(const PickleValue& size, v1::Tensor& meta) const {
   if (size.items.size() > kMaxDimensions)
-    return UnsupportedValue(walk_.path(), absl::StrCat("a tensor of more than ", kMaxDimensions, " dimensions"),
-                            kAdvice);
+    return UnsupportedValue(Place(), absl::StrCat("a tensor of more than ", kMaxDimensions, " dimensions"), kAdvice);
   for (const PickleRef ref : size.items) {
     const PickleValue& extent = graph_[ref];
     if (extent.kind != Kind::kInt || static_cast<std::int64_t>(extent.bits) < 0)
-      return UnsupportedValue(walk_.path(), "a shape that is none", "the file is malformed");
+      return UnsupportedValue(Place(), "a shape that is none", "the file is malformed");
     meta.add_shape(extent.bits);
   }
   return absl::OkStatus();
@@ -283,13 +295,13 @@ absl::Status Layout::SetShape(const PickleValue& size, v1::Tensor& meta) const {
 // Leaves the strides out where they are row-major, exactly as torch makes them.
 absl::Status Layout::SetStrides(const PickleValue& stride, v1::Tensor& meta) const {
   if (stride.items.size() != static_cast<std::size_t>(meta.shape_size()))
-    return UnsupportedValue(walk_.path(), "a tensor whose strides do not fit its shape", "the file is malformed");
+    return UnsupportedValue(Place(), "a tensor whose strides do not fit its shape", "the file is malformed");
   std::uint64_t expected = 1;
   bool row_major = true;
   for (std::size_t i = stride.items.size(); i-- > 0;) {
     const PickleValue& step = graph_[stride.items[i]];
     if (step.kind != Kind::kInt || static_cast<std::int64_t>(step.bits) < 0)
-      return UnsupportedValue(walk_.path(), "a tensor with impossible strides", "the file is malformed");
+      return UnsupportedValue(Place(), "a tensor with impossible strides", "the file is malformed");
     row_major = row_major && step.bits == expected;
     expected *= std::max<std::uint64_t>(meta.shape(static_cast<int>(i)), 1);  // wraps only where SizeBytes refuses
   }
@@ -303,13 +315,13 @@ absl::StatusOr<std::size_t> Layout::StorageOf(const PickleValue& storage) {
   if (it != storages_.end()) return it->second;
   const auto bytes = lookup_(storage.text);
   if (!bytes.has_value())
-    return DamagedFile(absl::StrCat(walk_.path(), ": its storage ", PrintableUtf8(storage.text.substr(0, 100)),
-                                    " is not in the file"));
+    return DamagedFile(
+        absl::StrCat(Place(), ": its storage ", PrintableUtf8(storage.text.substr(0, 100)), " is not in the file"));
   const std::uint64_t element = storage.dtype == v1::DTYPE_UNSPECIFIED ? 1 : ElementSize(storage.dtype);
   std::uint64_t size = 0;
   if (__builtin_mul_overflow(storage.bits, element, &size) || size != bytes->size())
-    return DamagedFile(absl::StrCat(walk_.path(), ": its storage has ", bytes->size(), " bytes instead of ",
-                                    storage.bits, " elements"));
+    return DamagedFile(
+        absl::StrCat(Place(), ": its storage has ", bytes->size(), " bytes instead of ", storage.bits, " elements"));
   return storages_[storage.text] = views_.AddStorage(*bytes);
 }
 
@@ -324,14 +336,14 @@ absl::StatusOr<std::uint64_t> Layout::AddTensor(const PickleValue& value, bool r
   meta.set_role(role);
   const std::string_view location = graph_[storage.items[0]].text;
   if (location.size() > 64 || !IsPrintableUtf8(location))
-    return UnsupportedValue(walk_.path(), "a tensor on an impossible device", "the file is malformed");
+    return UnsupportedValue(Place(), "a tensor on an impossible device", "the file is malformed");
   if (location != "cpu") meta.set_device(std::string(location));
   CKPT_RETURN_IF_ERROR(SetShape(graph_[value.items[1]], meta));
   CKPT_RETURN_IF_ERROR(SetStrides(graph_[value.items[2]], meta));
   CKPT_ASSIGN_OR_RETURN(const std::size_t number, StorageOf(storage));
   std::uint64_t offset = 0;
   if (__builtin_mul_overflow(value.bits, std::uint64_t{ElementSize(value.dtype)}, &offset))
-    return UnsupportedValue(walk_.path(), "a tensor that reaches beyond its storage", "the file is malformed");
+    return UnsupportedValue(Place(), "a tensor that reaches beyond its storage", "the file is malformed");
   return views_.AddView(std::move(meta), number, offset);
 }
 
@@ -361,8 +373,7 @@ absl::Status Layout::SetTensor(PickleRef ref, Part part, v1::StateNode& node) {
 // An array whose elements no tensor type has becomes bytes, with one dimension more: an element's bytes.
 absl::Status Layout::SetArray(PickleRef ref, v1::StateNode& node) {
   const PickleValue& value = graph_[ref];
-  if (value.items.empty())
-    return UnsupportedValue(walk_.path(), "numpy.ndarray without a state", "the file is malformed");
+  if (value.items.empty()) return UnsupportedValue(Place(), "numpy.ndarray without a state", "the file is malformed");
   if (const auto it = tensors_.find(ref); it != tensors_.end()) {
     node.set_tensor(it->second);
     return absl::OkStatus();
@@ -381,7 +392,7 @@ absl::Status Layout::SetArray(PickleRef ref, v1::StateNode& node) {
   if (!same.has_value()) tensor.meta.add_shape(item_size);
   CKPT_ASSIGN_OR_RETURN(const std::uint64_t size, SizeBytes(tensor.meta));
   if (size != value.text.size())
-    return UnsupportedValue(walk_.path(), "numpy.ndarray whose bytes do not fit its shape", "the file is malformed");
+    return UnsupportedValue(Place(), "numpy.ndarray whose bytes do not fit its shape", "the file is malformed");
   if (value.flag && dims > 1) {  // Fortran order: the first dimension is the fastest
     std::uint64_t step = item_size;
     for (int d = 0; d < dims; ++d) {
@@ -413,7 +424,9 @@ absl::Status Layout::Step() {
   open.next += 2;
   CKPT_RETURN_IF_ERROR(CountText(graph_[pair[0]].text.size()));
   std::optional<v1::Scalar> key = ToScalar(graph_, graph_[pair[0]]);
-  if (!key.has_value()) return UnsupportedValue(open.path, "a mapping with a key that is no plain value", kAdvice);
+  if (!key.has_value())
+    return UnsupportedValue(open.path, absl::StrCat(TypeName(value), " with a key of type ", TypeName(graph_[pair[0]])),
+                            kAdvice);
   return Enter(pair[1], std::move(key), part);
 }
 

@@ -44,9 +44,13 @@ enum class PickleKind : std::uint8_t {
   kTorchVersion,  // text
   kNamespace,     // attributes
   kStorage,       // items: location; text: key; bits: elements; dtype (unspecified: bytes)
-  kGlobal,        // text: "module.name"; type_name: the name; bits: its PickleGlobal; dtype: of a storage type
-  kRefused        // text: the type that a state cannot hold
+  kGlobal,  // text: "module.name", as Python 3 has it; type_name: the name; bits: its PickleGlobal; dtype: of a storage
+            // type
+  kRefused  // text: what a state cannot hold, begun with its type
 };
+
+// True for what may be a mapping's key or a set's member.
+inline bool IsScalar(PickleKind kind) { return kind <= PickleKind::kBytes; }
 
 // True when its items are keys and values by turns.
 inline bool IsMapping(PickleKind kind) {
@@ -67,6 +71,9 @@ struct PickleValue {
   std::string_view type_name = {};
   std::vector<PickleRef> items = {};
 };
+
+// The Python type, "builtins.dict", as refusals name it: of a kGlobal and a kRefused its text.
+std::string TypeName(const PickleValue& value);
 
 // Values refer to one another by number; the graph may have cycles.
 struct PickleGraph {

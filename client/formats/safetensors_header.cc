@@ -241,9 +241,9 @@ absl::StatusOr<std::string> FormatSafetensorsHeader(const SafetensorsHeader& hea
   for (const SafetensorsEntry& entry : header.entries) {
     const std::string_view dtype = SafetensorsDTypeName(entry.dtype);
     if (dtype.empty())
-      return UnsupportedValue(entry.name, absl::StrCat("torch.", std::string(DTypeName(entry.dtype))), kAdvice);
+      return UnsupportedValue(entry.path, absl::StrCat("torch.", std::string(DTypeName(entry.dtype))), kAdvice);
     if (!IsUtf8(entry.name) || entry.name == kMetadata)
-      return UnsupportedValue(entry.name, "a tensor whose name the format does not have", kAdvice);
+      return UnsupportedValue(entry.path, "a tensor whose name the format does not have", kAdvice);
     begin_field(entry.name);
     absl::StrAppend(&text, R"({"dtype":)", Quoted(dtype), R"(,"shape":[)", absl::StrJoin(entry.shape, ","),
                     R"(],"data_offsets":[)", entry.begin, ",", entry.end, "]}");

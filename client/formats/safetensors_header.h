@@ -15,6 +15,7 @@ namespace ckpt::formats {
 
 struct SafetensorsEntry {
   std::string name;
+  std::string path = {};  // in the state that is written: what errors name
   v1::DType dtype = v1::DTYPE_UNSPECIFIED;
   std::vector<std::uint64_t> shape = {};
   std::uint64_t begin = 0;  // of its bytes, counted from the end of the header

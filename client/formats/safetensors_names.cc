@@ -87,7 +87,7 @@ absl::Status Namer::Take(const v1::StateNode& node) {
       return UnsupportedValue(walk_.path(), TypeOf(node), kAdvice);
     if (!taken_.insert(name_).second)
       return UnsupportedValue(walk_.path(), absl::StrCat("a second tensor of the name ", name_), kAdvice);
-    names_.tensors.push_back({name_, node.tensor()});
+    names_.tensors.push_back({name_, walk_.path(), node.tensor()});
   }
   if (node.child_count() + node.attribute_count() != 0) open_.push_back(next);
   while (!open_.empty() && open_.back().children_left + open_.back().attributes_left == 0) open_.pop_back();

@@ -15,6 +15,7 @@ namespace ckpt::formats {
 struct SafetensorsNames {
   struct Named {
     std::string name;
+    std::string path;  // in the state: with the component
     std::uint64_t tensor;
   };
   std::vector<Named> tensors;  // in the tree's order

@@ -12,8 +12,8 @@
 #include "client/formats/row_major_copy.h"
 #include "client/formats/safetensors_header.h"
 #include "client/formats/safetensors_names.h"
-#include "client/tensor_strides.h"
 #include "client/formats/written_pieces.h"
+#include "client/tensor_strides.h"
 
 namespace ckpt::formats {
 namespace {
@@ -82,13 +82,15 @@ absl::Status SafetensorsWriter::Open(const std::string& path, std::span<const v1
   header.metadata = std::move(names.metadata);
   header.has_metadata = names.has_metadata;
   std::vector<std::size_t> order;
-  for (const auto& [name, tensor] : names.tensors) {
+  for (const auto& [name, path_in_state, tensor] : names.tensors) {
     if (tensor >= tensors_.size())
-      return UnsupportedValue(name, absl::StrCat("tensor number ", tensor), "there is no such tensor");
+      return UnsupportedValue(path_in_state, absl::StrCat("tensor number ", tensor), "there is no such tensor");
     const v1::Tensor& meta = tensors_[tensor];
     order.push_back(header.entries.size());
-    header.entries.push_back(
-        {.name = name, .dtype = meta.dtype(), .shape = {meta.shape().begin(), meta.shape().end()}});
+    header.entries.push_back({.name = name,
+                              .path = path_in_state,
+                              .dtype = meta.dtype(),
+                              .shape = {meta.shape().begin(), meta.shape().end()}});
   }
   // The largest elements first: so every tensor is aligned to its own.
   std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
@@ -99,7 +101,7 @@ absl::Status SafetensorsWriter::Open(const std::string& path, std::span<const v1
     CKPT_ASSIGN_OR_RETURN(const std::uint64_t size, SizeBytes(tensors_[names.tensors[i].tensor]));
     header.entries[i].begin = end;
     if (__builtin_add_overflow(end, size, &end) || end > INT64_MAX)
-      return UnsupportedValue(header.entries[i].name, "more than 2^63 bytes", "the checkpoint is malformed");
+      return UnsupportedValue(header.entries[i].path, "more than 2^63 bytes", "the checkpoint is malformed");
     header.entries[i].end = end;
   }
   CKPT_ASSIGN_OR_RETURN(const std::string text, FormatSafetensorsHeader(header));

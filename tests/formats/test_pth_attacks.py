@@ -5,6 +5,7 @@ import dataclasses
 import enum
 import io
 import os
+import pathlib
 import pickle
 import random
 import struct
@@ -96,31 +97,77 @@ def object_array():
         (Point(1, 2), "test_pth_attacks.Point"),
         (Hook, "test_pth_attacks.Hook"),
         (os.getcwd, "posix.getcwd"),
-        (len, "len"),
-        (range(3), "xrange"),
-        (slice(1), "slice"),
-        (int, "int"),
+        (len, "builtins.len"),
+        (range(3), "builtins.range"),
+        (slice(1), "builtins.slice"),
+        (int, "builtins.int"),
+        (ValueError("x"), "builtins.ValueError"),
         (torch.randn(3, 3).to_sparse(), "torch._utils._rebuild_sparse_tensor"),
         (torch.zeros(2, device="meta"), "torch._utils._rebuild_meta_tensor_no_storage"),
         (torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8), "torch._utils._rebuild_qtensor"),
-        (torch.ones(2, dtype=torch.complex64).conj(), "conj"),
+        (torch.ones(2, dtype=torch.complex64).conj(), "torch.Tensor with a conj"),
         (attributes(torch.ones(2)), "torch.Tensor with attributes"),
         (attributes(torch.nn.Parameter(torch.ones(2))), "torch.nn.parameter.Parameter with attributes"),
         (torch.ones(2).as_subclass(Subclass), "test_pth_attacks.Subclass"),
         (torch.nn.Linear(1, 1), "torch.nn.modules.linear.Linear"),
-        (torch.ones(2).untyped_storage(), "storage"),
+        (torch.ones(2).untyped_storage(), "torch.storage.UntypedStorage"),
         (object_array(), "numpy.ndarray"),
-        (np.array([(1,)], dtype=[("a", "i4")]), "numpy.dtype with fields"),
+        (np.array([(1,)], dtype=[("a", "i4")]), "numpy.ndarray of numpy.dtype with fields"),
         (collections.defaultdict(Hook), "collections.defaultdict(test_pth_attacks.Hook)"),
-        ({(1, 2): 3}, "a mapping with a key"),
-        ({1, (2, 3)}, "set"),
+        (collections.defaultdict(len), "collections.defaultdict(builtins.len)"),
+        ({(1, 2): 3}, "builtins.dict with a key of type builtins.tuple"),
+        (collections.Counter([torch.float32]), "collections.Counter with a key of type torch.dtype"),
+        ({Hook: 3}, "builtins.dict with a key of type test_pth_attacks.Hook"),
         (collections.deque([1]), "collections.deque"),
     ],
 )
 def test_other_types_are_refused_with_path_and_type(copy, tmp_path, value, type_name):
     torch.save({"model": {}, "optimizer": {"hook": [0, value]}}, tmp_path / "in.pth")
     why = copy.refuse(tmp_path / "in.pth")
-    assert "optimizer.hook.1" in why and type_name in why, why
+    assert f"optimizer.hook.1: {type_name}" in why, why
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_members_of_sets_are_refused_with_path_and_type(copy, tmp_path, protocol):
+    for value, type_name in [
+        ({(2, 3)}, "builtins.tuple in a builtins.set"),
+        (frozenset([torch.Size([1])]), "torch.Size in a builtins.frozenset"),
+        ({np.float32(1)}, "numpy.generic in a builtins.set"),
+        ({pathlib.PurePosixPath("a")}, "pathlib.PurePosixPath in a builtins.set"),
+        ({collections.deque}, "collections.deque"),
+    ]:
+        torch.save({"optimizer": {"hook": value}}, tmp_path / "in.pth", pickle_protocol=protocol)
+        why = copy.refuse(tmp_path / "in.pth")
+        assert f"optimizer.hook.0: {type_name};" in why, why
+
+
+@pytest.mark.parametrize(
+    ("name", "type_name"),
+    [
+        (b"__builtin__\nxrange", "builtins.range"),
+        (b"exceptions\nKeyError", "builtins.KeyError"),
+        (b"copy_reg\n_reconstructor", "copyreg._reconstructor"),
+    ],
+)
+def test_names_of_python_2_are_said_as_today(copy, tmp_path, name, type_name):
+    why = refuse_pickle(copy, tmp_path, b"\x80\x02}X\x01\x00\x00\x00hc" + name + b"\nK\x05\x85Rs.")
+    assert f"h: {type_name};" in why, why
+
+
+def test_odd_places_are_named(copy, tmp_path):
+    for state, place in [(range(3), "the whole state"), ({"": range(3)}, "''"), ({"a.b": {1: range(3)}}, "a.b.1")]:
+        torch.save(state, tmp_path / "in.pth")
+        assert f"in.pth: {place}: builtins.range;" in copy.refuse(tmp_path / "in.pth")
+
+
+def test_large_values_are_refused_with_path_and_type(copy, tmp_path):
+    size = 3 << 20
+    for value, kind in [("x" * size, "str"), (b"x" * size, "bytes"), (bytearray(size), "bytearray"), (1 << 8 * size, "int")]:
+        torch.save({"optimizer": {"hook": [0, value]}}, tmp_path / "in.pth")
+        why = copy.refuse(tmp_path / "in.pth")
+        assert f"optimizer.hook.1: builtins.{kind} of" in why and "TOO_LARGE" in why, why
+    torch.save({"text": "x" * (size - 100), "array": np.zeros(size, "S1"), "tensor": torch.zeros(size)}, tmp_path / "in.pth")
+    copy(tmp_path / "in.pth", tmp_path / "out.pth")
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
@@ -138,7 +185,7 @@ def test_cycles(copy, tmp_path):
     state = {"a": {"b": []}}
     state["a"]["b"].append(state["a"])
     torch.save(state, tmp_path / "in.pth")
-    assert "a.b.0: a container that contains itself" in copy.refuse(tmp_path / "in.pth")
+    assert "a.b.0: builtins.dict, a container that contains itself" in copy.refuse(tmp_path / "in.pth")
     loop = []
     loop.append((loop,))
     torch.save(loop[0], tmp_path / "in.pth")
@@ -199,7 +246,7 @@ def test_parts_that_are_refused_later(copy, tmp_path):
     storage = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x04tQq\x00"
     tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\x00K\x04\x85K\x01\x85\x89NtRq\x010"
     why = refuse_pickle(copy, tmp_path, b"\x80\x02" + tensor + b"h\x00Nb0h\x01.")
-    assert "attributes that its type does not have" in why, why
+    assert "torch.FloatStorage with attributes that its type does not have" in why, why
 
 
 def test_equal_copies_of_a_container_are_fine(copy, tmp_path):

@@ -117,6 +117,15 @@ def test_one_component_has_its_own_names(copy, tmp_path):
     same_tensors(model.state_dict(), load_file(tmp_path / "out.safetensors"))
 
 
+def test_a_refusal_names_the_component_that_names_in_the_file_leave_out(copy, tmp_path):
+    for tensors, why in [
+        ({"w": torch.ones(1, dtype=torch.complex128)}, "model.w: torch.complex128;"),
+        ({"__metadata__": torch.ones(1)}, "model.__metadata__: a tensor whose name"),
+    ]:
+        torch.save({"model": tensors, "epoch": 3}, tmp_path / "in.pth")
+        assert f" {why}" in copy.refuse(tmp_path / "in.pth", "--component", "model", target="out.safetensors")
+
+
 @pytest.mark.parametrize(
     ("state", "where"),
     [

@@ -233,7 +233,9 @@ TEST_F(SaveRestore, BadInputGetsAClearError) {
 
   State large = ModelState({});
   large.nodes[2].mutable_value()->set_bytes_value(std::string(5 << 20, 'x'));
-  EXPECT_EQ(ReasonOf(client_->SaveState(At("run", 1), large).status()), "TOO_LARGE");
+  const absl::Status refused = client_->SaveState(At("run", 1), large).status();
+  EXPECT_EQ(ReasonOf(refused), "TOO_LARGE");
+  EXPECT_THAT(refused.message(), HasSubstr("epoch: a value of"));
 }
 
 TEST_F(SaveRestore, NothingIsVisibleOfAnAbandonedSave) {
