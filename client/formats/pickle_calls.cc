@@ -196,7 +196,9 @@ PickleValue Call::Device() {
 PickleValue Call::Layout() {
   constexpr std::string_view kPrefix = "torch.";
   if (size() != 1 || !Is(0, Kind::kStr) || !at(0).text.starts_with(kPrefix)) return Refused();
-  return {.kind = Kind::kLayout, .text = at(0).text.substr(kPrefix.size())};
+  const std::string_view name = at(0).text.substr(kPrefix.size());
+  if (!IsLayout(name)) return Refused("torch.layout of an unknown name");
+  return {.kind = Kind::kLayout, .text = name};
 }
 
 // The path's parts, as str() joins them.

@@ -98,6 +98,12 @@ bool IsPathClass(std::string_view name) {
   return Contains(kClasses, name);
 }
 
+bool IsLayout(std::string_view name) {
+  static constexpr auto kLayouts = std::to_array<std::string_view>(
+      {"strided", "sparse_coo", "sparse_csr", "sparse_csc", "sparse_bsr", "sparse_bsc", "jagged", "_mkldnn"});
+  return Contains(kLayouts, name);
+}
+
 bool IsMemoryFormat(std::string_view name) {
   static constexpr auto kFormats =
       std::to_array<std::string_view>({"contiguous_format", "preserve_format", "channels_last", "channels_last_3d"});

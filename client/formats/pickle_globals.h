@@ -66,6 +66,9 @@ bool IsFactory(std::string_view builtin_name);
 // True for the classes of pathlib.
 bool IsPathClass(std::string_view name);
 
+// True for torch's layouts: "strided".
+bool IsLayout(std::string_view name);
+
 // True for torch's memory formats: "channels_last".
 bool IsMemoryFormat(std::string_view name);
 

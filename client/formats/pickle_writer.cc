@@ -4,15 +4,19 @@
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "base/data_type.h"
+#include "base/digest.h"
 #include "base/state_walk.h"
 #include "base/status.h"
+#include "base/utf8.h"
 #include "client/formats/file_error.h"
 #include "client/formats/numpy_dtype.h"
 #include "client/formats/pickle_globals.h"
 #include "client/formats/pickle_opcodes.h"
+#include "client/formats/python_key.h"
 #include "client/tensor_strides.h"
 
 namespace ckpt::formats {
@@ -20,6 +24,8 @@ namespace {
 
 // How many items Python adds to a container at once: it bounds the reader's stack.
 constexpr std::uint64_t kBatchSize = 1000;
+
+constexpr int kMaxDeviceIndex = 127;
 
 class Writer {
  public:
@@ -32,9 +38,11 @@ class Writer {
     const v1::StateNode* node;
     std::uint64_t children_left;
     std::uint64_t attributes_left;
-    std::uint64_t batch = 0;  // items since the last mark
+    std::uint64_t batch = 0;                     // items since the last mark
+    absl::flat_hash_set<Fingerprint> keys = {};  // of a mapping: those that are numbers; of a set: its members
   };
 
+  absl::Status CheckKey(const v1::StateNode& node);
   void BeforeItem(const v1::StateNode& node);
   void AfterItem();
   absl::Status Enter(const v1::StateNode& node);
@@ -64,6 +72,26 @@ class Writer {
   };
   absl::flat_hash_map<std::uint64_t, Written> objects_;  // by tensor number
 };
+
+bool IsSet(v1::NodeKind kind) { return kind == v1::NODE_KIND_SET || kind == v1::NODE_KIND_FROZENSET; }
+
+// True for UTF-8, with lone surrogates as three bytes each: what Python reads a str from.
+bool IsPythonText(std::string_view text) {
+  const auto byte = [&](std::size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0U; };
+  std::size_t begin = 0;  // of what is still to be checked
+  for (std::size_t at = text.find('\xed'); at != text.npos; at = text.find('\xed', at + 1)) {
+    if (byte(at + 1) < 0xa0 || byte(at + 1) > 0xbf || (byte(at + 2) & 0xc0) != 0x80) continue;
+    if (!IsUtf8(text.substr(begin, at - begin))) return false;
+    begin = at + 3;
+  }
+  return IsUtf8(text.substr(begin));
+}
+
+// True for the element types of tensors that may require gradients.
+bool IsDifferentiable(v1::DType dtype) {
+  const std::string_view name = DTypeName(dtype);
+  return name.starts_with("float") || name.starts_with("bfloat") || name.starts_with("complex");
+}
 
 // Tuples and sizes are made from what is on the stack, so they have no batches.
 bool IsTuple(v1::NodeKind kind) { return kind == v1::NODE_KIND_TUPLE || kind == v1::NODE_KIND_SIZE; }
@@ -133,6 +161,18 @@ void Writer::OpenAttributes(const v1::StateNode& node) {
   if (node.attribute_count() != 0) out_.Op('}');
 }
 
+// A dict or set that Python makes has one of two equal keys only. StateWalk sees those that are the same to the bit.
+absl::Status Writer::CheckKey(const v1::StateNode& node) {
+  Open& open = open_.back();
+  const bool in_set = IsSet(open.node->kind());
+  if (!in_set && (!IsMapping(open.node->kind()) || open.children_left == 0)) return absl::OkStatus();
+  const v1::Scalar& key = in_set ? node.value() : node.key();
+  if (!in_set && key.has_str_value()) return absl::OkStatus();
+  const std::optional<v1::Scalar> same = PythonKey(key);
+  if (!same.has_value() || open.keys.insert(Xxh3(same->SerializeAsString())).second) return absl::OkStatus();
+  return Unsupported("a key that Python takes for another one, as it does 1, 1.0 and True");
+}
+
 // What comes before a container's child or attribute: the mark of a batch, and the key.
 void Writer::BeforeItem(const v1::StateNode& node) {
   Open& open = open_.back();
@@ -175,7 +215,12 @@ void Writer::AfterItem() {
 
 absl::Status Writer::Enter(const v1::StateNode& node) {
   CKPT_RETURN_IF_ERROR(walk_.Next(node));
-  if (!open_.empty()) BeforeItem(node);
+  if (!IsPythonText(node.key().str_value()) || !IsPythonText(node.value().str_value()))
+    return Unsupported("a str that is no UTF-8");
+  if (!open_.empty()) {
+    CKPT_RETURN_IF_ERROR(CheckKey(node));
+    BeforeItem(node);
+  }
   switch (node.kind()) {
     case v1::NODE_KIND_DEFAULT_DICT:
       if (!node.type_name().empty() && !IsFactory(node.type_name()))
@@ -223,6 +268,7 @@ absl::Status Writer::Leaf(const v1::StateNode& node) {
       out_.Global("torch", node.type_name());
       return absl::OkStatus();
     case v1::NODE_KIND_LAYOUT:
+      if (!IsLayout(node.type_name())) return Unsupported("an unknown torch.layout");
       out_.Global("torch.serialization", "_get_layout");
       out_.Str(absl::StrCat("torch.", node.type_name()));
       break;
@@ -238,6 +284,9 @@ absl::Status Writer::Leaf(const v1::StateNode& node) {
       out_.Op('\x81');
       return absl::OkStatus();
     case v1::NODE_KIND_NUMPY_SCALAR:
+      if (const auto dtype = ParseNumpyDType(node.type_name());
+          dtype.has_value() && dtype->ItemSize() != node.value().bytes_value().size())
+        return Unsupported("a numpy scalar whose bytes do not fit its type");
       out_.Global("numpy._core.multiarray", "scalar");
       CKPT_RETURN_IF_ERROR(NumpyDTypeValue(node.type_name()));
       out_.Bytes(node.value().bytes_value());
@@ -273,7 +322,8 @@ absl::Status Writer::Device(const v1::StateNode& node) {
     out_.Op('\x85');
   } else {
     const std::string_view number = text.substr(colon + 1);
-    if (!absl::SimpleAtoi(absl::string_view(number.data(), number.size()), &index) || absl::StrCat(index) != number)
+    if (!absl::SimpleAtoi(absl::string_view(number.data(), number.size()), &index) || absl::StrCat(index) != number ||
+        index < 0 || index > kMaxDeviceIndex)
       return Unsupported("an impossible torch.device");
     out_.Int(index);
     out_.Op('\x86');
@@ -323,17 +373,21 @@ absl::Status Writer::TensorObject(const v1::StateNode& node) {
     out_.Get(it->second.memo);
     return absl::OkStatus();
   }
+  const v1::Tensor& tensor = source_.tensors[number];
+  if (tensor.requires_grad() && !IsDifferentiable(tensor.dtype()) && node.kind() != v1::NODE_KIND_NUMPY_ARRAY)
+    return Unsupported(
+        absl::StrCat("a tensor of torch.", std::string(DTypeName(tensor.dtype())), " that requires grad"));
   if (node.kind() == v1::NODE_KIND_NUMPY_ARRAY) {
     CKPT_RETURN_IF_ERROR(Array(node));
   } else if (node.kind() == v1::NODE_KIND_PARAMETER) {
     out_.Global("torch._utils", "_rebuild_parameter");
     CKPT_RETURN_IF_ERROR(Tensor(number, false));
-    out_.Bool(source_.tensors[number].requires_grad());
+    out_.Bool(tensor.requires_grad());
     EmptyOrderedDict();
     out_.Op('\x87');
     out_.Op('R');
   } else {
-    CKPT_RETURN_IF_ERROR(Tensor(number, source_.tensors[number].requires_grad()));
+    CKPT_RETURN_IF_ERROR(Tensor(number, tensor.requires_grad()));
   }
   objects_[number] = {node.kind(), out_.Put()};
   return absl::OkStatus();
