@@ -192,7 +192,9 @@ void AddRestore(CLI::App& app, Options& options, Command& chosen) {
       ->allow_extra_args(false);
   AddFormat(*restore, options.restore.format);
   restore->add_flag("--force", options.restore.overwrite, "Overwrite an existing file");
-  restore->footer(Example("ckptctl restore resnet50:best best.safetensors --component model"));
+  restore->footer(absl::StrCat(
+      "Of one component, a .safetensors file leaves the component's name out: fc.weight, not model.fc.weight.\n\n",
+      Example("ckptctl restore resnet50:best best.safetensors --component model")));
   restore->callback(
       [&] { chosen = [&](Context context) { return ckpt::cli::RestoreFile(context, options.restore); }; });
 }

@@ -523,6 +523,10 @@ def test_every_command_has_help_with_an_example():
     assert re.fullmatch(r"ckptctl \d+\.\d+\.\d+\n", run("--version").stdout)
 
 
+def test_restores_help_says_which_names_a_safetensors_file_has():
+    assert "fc.weight, not model.fc.weight" in run("restore", "--help").stdout
+
+
 def test_progress_is_shown_on_a_terminal_only(server, tmp_path):
     path = save_pth(tmp_path / "in.pth", {"w": torch.randn(6 << 20), "epoch": 1})
     assert run("save", "progress", path, server=server).stderr == ""
