@@ -30,6 +30,7 @@ bool NeedsTypeName(NodeKind kind) {
     case v1::NODE_KIND_NUMPY_DTYPE:
     case v1::NODE_KIND_NUMPY_SCALAR:
     case v1::NODE_KIND_NUMPY_ARRAY:
+    case v1::NODE_KIND_OPAQUE:
     case v1::NODE_KIND_PATH: return true;
     default: return false;
   }
@@ -39,6 +40,7 @@ bool NeedsTypeName(NodeKind kind) {
 std::optional<Scalar::ValueCase> ValueOf(NodeKind kind) {
   switch (kind) {
     case v1::NODE_KIND_BYTEARRAY:
+    case v1::NODE_KIND_OPAQUE:
     case v1::NODE_KIND_NUMPY_SCALAR: return Scalar::kBytesValue;
     case v1::NODE_KIND_PATH:
     case v1::NODE_KIND_TORCH_VERSION: return Scalar::kStrValue;

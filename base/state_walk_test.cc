@@ -134,7 +134,8 @@ TEST(StateWalk, KindsHaveTheValuesAndNamesThatTheyNeed) {
   bytes.set_bytes_value("b");
   for (int value = v1::NodeKind_MIN + 1; value <= v1::NodeKind_MAX; ++value) {
     const auto kind = static_cast<v1::NodeKind>(value);
-    const bool wants_bytes = kind == v1::NODE_KIND_BYTEARRAY || kind == v1::NODE_KIND_NUMPY_SCALAR;
+    const bool wants_bytes =
+        kind == v1::NODE_KIND_BYTEARRAY || kind == v1::NODE_KIND_NUMPY_SCALAR || kind == v1::NODE_KIND_OPAQUE;
     const bool wants_str = kind == v1::NODE_KIND_PATH || kind == v1::NODE_KIND_TORCH_VERSION;
     const bool any = kind == v1::NODE_KIND_SCALAR;
     const auto reason = [&](const v1::Scalar* scalar, bool named) {

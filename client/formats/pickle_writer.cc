@@ -298,6 +298,8 @@ absl::Status Writer::Leaf(const v1::StateNode& node) {
     case v1::NODE_KIND_NUMPY_ARRAY:
     case v1::NODE_KIND_TENSOR:
     case v1::NODE_KIND_PARAMETER: return TensorObject(node);
+    case v1::NODE_KIND_OPAQUE:
+      return Unsupported(absl::StrCat("a ", node.type_name(), " that was saved as a pickle of its own"));
     default: return Unsupported(absl::StrCat("a value of kind ", static_cast<int>(node.kind())));
   }
   out_.Op('\x85');

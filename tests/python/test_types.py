@@ -198,3 +198,64 @@ def test_attributes_of_a_tensor_are_not_dropped(client):
     tensor.note = "mine"
     with pytest.raises(ckptd.InvalidState, match="attributes of its own.*note"):
         client.save("refused", {"w": tensor}, epoch=1)
+
+
+class Settings:
+    def __init__(self, lr):
+        self.lr = lr
+
+    def __eq__(self, other):
+        return isinstance(other, Settings) and other.lr == self.lr
+
+
+class Ran:
+    """Says that it was unpickled."""
+
+    ran = False
+
+    def __reduce__(self):
+        return exec, ("import test_types; test_types.Ran.ran = True",)
+
+
+def test_other_types_pass_as_pickles_where_both_sides_ask_for_it(client):
+    state = {"epoch": 1, "config": Settings(0.1), "kind": [Color.RED], "model": {"w": torch.ones(3)}}
+    with pytest.raises(ckptd.InvalidState, match=r"config: a value of type .*Settings; .*opaque='pickle'"):
+        client.save("opaque", state)
+    client.save("opaque", state, opaque="pickle")
+    assert_same(client.restore("opaque:latest", allow_pickle=True), state)
+    with pytest.raises(ckptd.InvalidState, match="test_types.Settings as a pickle, which runs code.*allow_pickle=True"):
+        ckptd.load("opaque:latest")
+    assert_same(client.restore("opaque:latest", components=["model"]), {"model": state["model"]})
+    live = {"epoch": 1, "config": None, "kind": [], "model": {"w": torch.zeros(3)}}
+    client.restore_into("opaque:latest", live)
+    assert torch.equal(live["model"]["w"], torch.ones(3))
+
+
+def test_no_pickle_runs_unless_it_is_allowed(client):
+    client.save("trap", {"epoch": 1, "trap": Ran()}, opaque="pickle")
+    model = nn.Linear(2, 2)
+    client.save("trap", ckptd.torch.capture(model=model, epoch=2, trap=Ran()), opaque="pickle")
+    for attempt in (
+        lambda: client.restore("trap@1"),
+        lambda: client.restore_into("trap@1", {"epoch": 1}),
+        lambda: client.explain("trap@2", model=model),
+        lambda: client.load_into("trap@2", model=model),
+    ):
+        try:
+            attempt()
+        except ckptd.InvalidState as error:
+            assert error.reason == "PICKLE_NOT_ALLOWED"
+    assert not Ran.ran
+    report = client.load_into("trap@2", model=model, allow_pickle=True)
+    assert Ran.ran and report.values["epoch"] == 2
+
+
+def test_what_cannot_be_a_pickle_is_refused(client):
+    for value, why in ((lambda: 0, "cannot be pickled"), (Settings("x" * (4 << 20)), "whose pickle has 4194")):
+        with pytest.raises(ckptd.InvalidState, match=f"value: a value of type .* {why}"):
+            client.save("opaque", {"epoch": 1, "value": value}, opaque="pickle")
+    for value, why in ((torch.ones(2).to_sparse(), "layout"), (torch.ones(2, device="meta"), "meta")):
+        with pytest.raises(ckptd.InvalidState, match=why):
+            client.save("opaque", {"epoch": 1, "value": value}, opaque="pickle")
+    with pytest.raises(ckptd.InvalidState, match="opaque is 'pickle' or None"):
+        client.save("opaque", {"epoch": 1}, opaque="dill")

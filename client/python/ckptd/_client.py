@@ -152,6 +152,7 @@ class Client:
         metrics: Mapping[str, float] | None = None,
         labels: Mapping[str, str] | None = None,
         primary_metric: str = "",
+        opaque: str | None = None,
     ) -> Checkpoint:
         """Saves a state as a checkpoint of the run; durable when it returns.
 
@@ -166,6 +167,8 @@ class Client:
             metrics: named numbers.
             labels: named texts.
             primary_metric: what ``RUN:best`` goes by from now on: NAME, NAME:min or NAME:max. "": as before.
+            opaque: "pickle" keeps values of other types as pickles, which only a restore that allows it reads; None
+                refuses them.
 
         Raises:
             InvalidState: there is no epoch, or the state holds what cannot be saved (with its path and type).
@@ -173,7 +176,7 @@ class Client:
         """
         connection = self._connection()
         what = _what(run, state, epoch, step, metrics, labels, primary_metric)
-        encoded = encode(state)
+        encoded = encode(state, opaque=opaque)
         return _checkpoint(connection.save(encoded.builder, *what))
 
     def save_async(
@@ -185,6 +188,7 @@ class Client:
         metrics: Mapping[str, float] | None = None,
         labels: Mapping[str, str] | None = None,
         primary_metric: str = "",
+        opaque: str | None = None,
         latest_only: bool = False,
     ) -> SaveHandle[Checkpoint]:
         """Saves a copy of the state, as it is now, in the background; returns when the copy is taken.
@@ -201,6 +205,7 @@ class Client:
             metrics: see ``save``.
             labels: see ``save``.
             primary_metric: see ``save``.
+            opaque: see ``save``.
             latest_only: while a save is on its way, copy at once (a second copy) and take the place of a save that
                 waits: that one then fails with Conflict (REPLACED). The newest is never dropped.
         """
@@ -208,7 +213,7 @@ class Client:
         what = _what(run, state, epoch, step, metrics, labels, primary_metric)
 
         def make(copies: Copies) -> Job[Checkpoint]:
-            encoded = encode(state, copies.place)
+            encoded = encode(state, copies.place, opaque)
             copies.copy()
             return Job(f"{run}@{what[1]}", copies, lambda: _checkpoint(connection.save(encoded.builder, *what)))
 
@@ -220,6 +225,7 @@ class Client:
         components: Sequence[str] = (),
         include: Sequence[str] = (),
         map_location: Any = None,
+        allow_pickle: bool = False,
     ) -> Any:
         """Restores a checkpoint: the same tree, with exactly the types that were saved.
 
@@ -229,14 +235,18 @@ class Client:
             components: top-level keys to restore; none: all.
             include: globs over the paths of leaves ("model.*.weight"); none: all.
             map_location: where tensors go, as ``torch.load`` takes it; None: to the devices that they were on.
+            allow_pickle: whether to read values that were saved with ``opaque="pickle"``. That runs code of whoever
+                saved them.
 
         Raises:
+            InvalidState: there are such values, and they are not allowed.
             NotFound: there is no such checkpoint or component, or nothing matches.
             DataLoss: stored bytes are damaged.
         """
         _check_texts("components", components)
         _check_texts("include", include)
-        return decode(self._connection().open_restore(reference, list(components), list(include)), map_location)
+        restore = self._connection().open_restore(reference, list(components), list(include))
+        return decode(restore, map_location, allow_pickle)
 
     def restore_into(self, reference: str, state: Any, components: Sequence[str] = ()) -> Checkpoint:
         """Restores a checkpoint into the tensors and arrays of ``state``, which keep their places and devices.
@@ -269,6 +279,7 @@ class Client:
         scaler: Any = None,
         rng: bool = False,
         match: Match = "strict",
+        allow_pickle: bool = False,
     ) -> LoadReport:
         """Loads a checkpoint of ``ckptd.torch.capture`` into live objects; an optimizer by its parameters' names.
 
@@ -285,6 +296,7 @@ class Client:
                 has the same name and shape is loaded, the rest is left as it is, and begins fresh in the optimizer; a
                 group with exactly a saved one's members gets its hyper-parameters, another ``lr`` and ``initial_lr``
                 where its members' saved groups agree. "model_only": the model must be as it was; the rest is left.
+            allow_pickle: see ``restore``.
 
         Returns:
             What matched and what did not; ``values`` has the rest of the checkpoint, such as the epoch.
@@ -296,7 +308,8 @@ class Client:
         from ckptd._load_into import load_into
         from ckptd._match import Parts
 
-        return load_into(self._connection(), reference, Parts(model, optimizer, scheduler, scaler, rng), match)
+        parts = Parts(model, optimizer, scheduler, scaler, rng)
+        return load_into(self._connection(), reference, parts, match, allow_pickle)
 
     def explain(
         self,
@@ -467,9 +480,9 @@ def save(state: Any, reference: str, **options: Any) -> Checkpoint:
     return connect().save(run, state, **options)
 
 
-def load(reference: str, map_location: Any = None) -> Any:
+def load(reference: str, map_location: Any = None, allow_pickle: bool = False) -> Any:
     """Restores a checkpoint from the server that ``connect()`` finds; see ``Client.restore``.
 
     As ``torch.load(file)`` does.
     """
-    return connect().restore(reference, map_location=map_location)
+    return connect().restore(reference, map_location=map_location, allow_pickle=allow_pickle)

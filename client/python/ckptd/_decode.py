@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ckptd import _kinds, _native
-from ckptd._errors import DataLoss
+from ckptd._errors import DataLoss, InvalidState
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,14 +31,22 @@ class StoredTensor(NamedTuple):
     selected: bool
 
 
-def decode(restore: _native.Restore, map_location: Any = None) -> Any:
+def decode(restore: _native.Restore, map_location: Any = None, allow_pickle: bool = False) -> Any:
     """Reads what was selected and makes the state of it. PyTorch is imported only if it has tensors.
 
     Raises:
+        InvalidState: it holds pickles, and these are not allowed; nothing was read.
         DataLoss: stored bytes are damaged, or the description makes no sense.
         Unavailable: the server cannot be reached.
     """
     nodes = restore.nodes()
+    opaque = next((node for node in nodes if node[0] == _kinds.OPAQUE), None)
+    if opaque is not None and not allow_pickle:
+        raise InvalidState(
+            f"the checkpoint holds a {opaque[5]} as a pickle, which runs code when it is read; "
+            "if you trust who saved it: allow_pickle=True",
+            "PICKLE_NOT_ALLOWED",
+        )
     tensors = [StoredTensor(*fields) for fields in restore.tensors()]
     kinds = {node[6]: node[0] for node in nodes if node[0] in _kinds.TENSORS}
     for number in list(kinds):
@@ -166,7 +174,16 @@ class _Tree:
         return shape if type_name in _kinds.NUMPY_DTYPES else shape[:-1]  # the last is an element's bytes
 
 
+class Opaque(NamedTuple):
+    """What ``describe`` has for a pickle, which it does not read."""
+
+    type_name: str
+
+
 class _Describer(_Tree):
+    def leaf(self, kind: int, value: Any, type_name: str, number: int) -> Any:
+        return Opaque(type_name) if kind == _kinds.OPAQUE else super().leaf(kind, value, type_name, number)
+
     def tensor(self, number: int) -> torch.Tensor:
         import torch
 
@@ -315,7 +332,14 @@ def _numpy_scalar(value: bytes, type_name: str) -> Any:
     return numpy.frombuffer(value, dtype)[0] if value else numpy.zeros((), dtype)[()]
 
 
+def _unpickle(value: bytes, type_name: str) -> Any:
+    import pickle
+
+    return pickle.loads(value)
+
+
 _LEAVES: dict[int, Callable[[Any, str], Any]] = {
+    _kinds.OPAQUE: _unpickle,
     _kinds.BYTEARRAY: lambda value, _: bytearray(value),
     _kinds.DTYPE: _torch_name,
     _kinds.DEVICE: _device,

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import torch
 
 _ADVICE = "a state cannot hold this; take it out, or turn it into plain values, tensors or arrays"
+_ADVICE_OR_PICKLE = f"{_ADVICE}; or save with opaque='pickle', and restore with allow_pickle=True what you trust"
+_MAX_PICKLE = 3 << 20  # bytes: what a node may have
 _SCALARS = frozenset((type(None), bool, int, float, complex, str, bytes))
 _PATHS = [pathlib.PosixPath, pathlib.WindowsPath, pathlib.PurePosixPath, pathlib.PureWindowsPath]
 _PATHS += [pathlib.Path, pathlib.PurePath]
@@ -32,18 +34,21 @@ class Encoded(NamedTuple):
     keep: list[Any]
 
 
-def encode(state: Any, place: Callable[[int, int], int] | None = None) -> Encoded:
+def encode(state: Any, place: Callable[[int, int], int] | None = None, opaque: str | None = None) -> Encoded:
     """Describes ``state``. Tensors on the CPU stay where they are; those of other devices are copied to the CPU.
 
     Args:
         state: the state.
         place: takes address and size of memory that tensors or arrays show, and returns the address that a copy of it
             will have; None: they are saved from where they are.
+        opaque: "pickle" keeps values of other types as pickles; None refuses them.
 
     Raises:
         InvalidState: the state holds what cannot be saved; the message has its path and type.
     """
-    return _Encoder(place).run(state)
+    if opaque not in (None, "pickle"):
+        raise InvalidState(f"opaque is 'pickle' or None, not {opaque!r}", "BAD_ARGUMENT")
+    return _Encoder(place, opaque is not None).run(state)
 
 
 class _Open(NamedTuple):
@@ -56,9 +61,10 @@ class _Open(NamedTuple):
 
 
 class _Encoder:
-    def __init__(self, place: Callable[[int, int], int] | None) -> None:
+    def __init__(self, place: Callable[[int, int], int] | None, pickles: bool) -> None:
         self.builder = _native.Builder()
         self.place = place
+        self.pickles = pickles
         self.keep: list[Any] = []
         self.stack: list[_Open] = []
         self.identities: set[int] = set()
@@ -125,12 +131,26 @@ class _Encoder:
             _learn_types()
             leaf = _LEAVES.get(kind) or _leaf_of(value)
         if leaf is None:
-            self.refuse_value(value, name)
+            self.other(value, name)
         else:
             leaf(self, value, name, role)
 
-    def refuse_value(self, value: Any, name: str) -> None:
-        advice = _ADVICE
+    def other(self, value: Any, name: str) -> None:
+        """A value of a type that the data model does not have."""
+        if self.pickles and not _is_tensor(value):
+            import pickle
+
+            try:
+                pickled = pickle.dumps(value, protocol=4)
+            except Exception as error:
+                raise self.refuse(
+                    name, f"a value of type {_type_name(value)} that cannot be pickled ({error})"
+                ) from error
+            if len(pickled) > _MAX_PICKLE:
+                raise self.refuse(name, f"a value of type {_type_name(value)} whose pickle has {len(pickled)} bytes")
+            self.builder.leaf(_kinds.OPAQUE, pickled, _type_name(value))
+            return
+        advice = _ADVICE if _is_tensor(value) else _ADVICE_OR_PICKLE
         if isinstance(value, (dict, list, tuple, set, str, int, float)):
             base = next(t for t in (dict, list, tuple, set, str, bool, int, float) if isinstance(value, t))
             advice = f"save {base.__name__}(…) of it, if that is what it means"
@@ -273,6 +293,11 @@ class _Encoder:
             found = (self.add_storage(on_cpu.data_ptr(), on_cpu.nbytes(), on_cpu is memory), on_cpu.nbytes())
             self.storages[key] = found
         return found
+
+
+def _is_tensor(value: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and hasattr(torch, "Tensor") and isinstance(value, torch.Tensor)
 
 
 def _type_name(value: Any) -> str:

@@ -26,14 +26,14 @@ def explain(connection: _native.Client, reference: str, parts: Parts, match: Mat
     return _plan(connection, reference, parts, match)[0].report
 
 
-def load_into(connection: _native.Client, reference: str, parts: Parts, match: Match) -> LoadReport:
+def load_into(connection: _native.Client, reference: str, parts: Parts, match: Match, allow_pickle: bool) -> LoadReport:
     """Loads what matches; see ``Client.load_into``."""
     plan, saved = _plan(connection, reference, parts, match)
     report = plan.report
     _refuse(report)
     wanted = [key for key in saved if _is_wanted(key, plan)]
     everything = len(wanted) == len(saved) or len(saved) > _MAX_COMPONENTS
-    state = decode(connection.open_restore(report.reference, [] if everything else wanted, []), "cpu")
+    state = decode(connection.open_restore(report.reference, [] if everything else wanted, []), "cpu", allow_pickle)
     # From here on nothing is asked of the server, and all fits.
     if plan.report.model is not None:
         _load_model(plan, state["model"], parts.model)
