@@ -12,7 +12,8 @@ from torch import nn
 
 EPOCHS = int(sys.argv[1]) if len(sys.argv) > 1 else 5
 
-rows = torch.tensor([[float(x) for x in line.split(",")] for line in open(Path(__file__).parent / "digits/digits.csv")])
+lines = (Path(__file__).parent / "digits/digits.csv").read_text().splitlines()
+rows = torch.tensor([[float(x) for x in line.split(",")] for line in lines])
 images, labels = rows[:, :64] / 16, rows[:, 64].long()
 held_out = torch.arange(len(rows)) % 5 == 4
 
