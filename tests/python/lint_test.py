@@ -2,8 +2,11 @@
 
 import subprocess
 import sys
+import tempfile
 import unittest
 from pathlib import Path
+
+import ckptd
 
 PACKAGE = Path(__file__).resolve().parents[2] / "client/python"
 
@@ -15,6 +18,16 @@ class Lint(unittest.TestCase):
 
     def test_types(self):
         self.passes("mypy", "--cache-dir=/dev/null", "ckptd")
+
+    def test_reference(self):
+        """Every public name is in the reference, with a docstring, and what docstrings refer to is there."""
+        with tempfile.TemporaryDirectory() as folder:
+            done = subprocess.run([sys.executable, "-m", "pdoc", "--docformat", "google", "--output-directory", folder, "ckptd", "ckptd.torch"],
+                                  capture_output=True, text=True, check=True)  # fmt: skip
+            self.assertEqual(done.stderr, "")
+            page = (Path(folder) / "ckptd.html").read_text() + (Path(folder) / "ckptd/torch.html").read_text()
+        for name in (*ckptd.__all__, "Client.load_into", "Client.save_async", "capture", "LoadReport"):
+            self.assertIn(f'id="{name}"', page)
 
     def test_rules(self):
         self.passes("ruff", "check", "--no-cache", "--quiet", ".")
