@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import functools
 import pathlib
 import sys
 from collections.abc import Callable, Iterator
@@ -234,16 +235,16 @@ class _Encoder:
     def add_tensor(self, value: torch.Tensor, name: str, role: int, parameter: bool) -> int:
         import torch
 
-        device = value.device
         if value.layout is not torch.strided:
             raise self.refuse(name, f"a tensor with layout {value.layout}", "save .to_dense(), or its parts")
         if value.is_quantized:
             raise self.refuse(
                 name, "a quantized tensor", "save .dequantize(), or .int_repr() with scale and zero point"
             )
-        if device.type == "meta":
+        device = "" if value.is_cpu else str(value.device)
+        if device == "meta":
             raise self.refuse(name, "a tensor on the meta device, which has no bytes", "materialize it first")
-        dtype = _kinds.DTYPES.get(str(value.dtype).removeprefix("torch."))
+        dtype = _dtype_number(value.dtype)
         if dtype is None:
             raise self.refuse(name, f"a tensor of {value.dtype}")
         if vars(value):
@@ -254,11 +255,12 @@ class _Encoder:
             )
         shape, strides = tuple(value.shape), value.stride()
         requires_grad = value.requires_grad
-        value = value.detach()
+        if requires_grad:
+            value = value.detach()
         if value.is_conj() or value.is_neg():
             value = value.resolve_conj().resolve_neg()
             strides = value.stride()
-        storage, size = self.storage(value)
+        storage, size = self.storage(value, device)
         if role == _kinds.ROLE_OTHER and (parameter or requires_grad):
             role = _kinds.ROLE_PARAMETER
         elif role == _kinds.ROLE_PARAMETER and name.rpartition(".")[2] in _BUFFERS:
@@ -273,7 +275,7 @@ class _Encoder:
             shape,
             () if strides == _kinds.row_major(shape) else strides,
             requires_grad,
-            "" if device.type == "cpu" else str(device),
+            device,
             role,
         )
 
@@ -282,17 +284,22 @@ class _Encoder:
             address = self.place(address, size)
         return self.builder.add_storage(address, size)
 
-    def storage(self, value: torch.Tensor) -> tuple[int, int]:
+    def storage(self, value: torch.Tensor, device: str) -> tuple[int, int]:
         """The number and the bytes of the memory that the tensor shows."""
         memory = value.untyped_storage()
-        key = (str(value.device), memory.data_ptr())
-        found = self.storages.get(key) if memory.data_ptr() else None
-        if found is None or found[1] < memory.nbytes():
-            on_cpu = memory if value.device.type == "cpu" else memory.cpu()  # type: ignore[no-untyped-call]
-            self.keep += (value, memory, on_cpu)
-            found = (self.add_storage(on_cpu.data_ptr(), on_cpu.nbytes(), on_cpu is memory), on_cpu.nbytes())
-            self.storages[key] = found
+        address, size = memory.data_ptr(), memory.nbytes()
+        found = self.storages.get((device, address)) if address else None
+        if found is None or found[1] < size:
+            on_cpu = memory.cpu() if device else memory  # type: ignore[no-untyped-call]
+            self.keep += (memory, on_cpu)  # also so that nothing else gets the address
+            found = (self.add_storage(on_cpu.data_ptr(), size, not device), size)
+            self.storages[device, address] = found
         return found
+
+
+@functools.cache
+def _dtype_number(dtype: torch.dtype) -> int | None:
+    return _kinds.DTYPES.get(str(dtype).removeprefix("torch."))
 
 
 def _is_tensor(value: Any) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 # NodeKind
 SCALAR = 1
 DICT = 2
@@ -86,6 +88,7 @@ NUMPY_DTYPES = {
 FACTORIES = {t.__name__: t for t in (int, float, bool, complex, str, bytes, list, tuple, dict, set, frozenset)}
 
 
+@functools.lru_cache(maxsize=4096)
 def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The strides, in elements, of a tensor that is contiguous, as torch counts them."""
     strides: list[int] = []
