@@ -55,7 +55,7 @@ def test_what_a_checkpoint_says(client):
     assert (run.best.metric, run.best.value, run.best.epoch) == ("b", 2.5, 5)
 
 
-@pytest.mark.parametrize("epoch", [4, np.int64(4), torch.tensor(4)])
+@pytest.mark.parametrize("epoch", [4, np.int64(4), np.uint8(4), np.array([4]), torch.tensor(4), torch.tensor([[4]], dtype=torch.int16)])
 def test_the_epoch_is_the_states_or_what_is_said(client, epoch):
     assert client.save("epochs", {"epoch": epoch, "step": epoch}).epoch == 4
     saved = client.save("epochs", {"epoch": epoch}, epoch=9)

@@ -388,17 +388,17 @@ def _what(
 
 
 def _is_whole(value: Any) -> bool:
-    """An int of Python's or numpy's, or a tensor of one; a bool is none."""
+    """An int of Python's or numpy's, or a tensor or array of one; a bool is none."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         return False
     dtype = str(getattr(value, "dtype", "int"))
-    return "int" in dtype and getattr(value, "shape", ()) == ()
+    return "int" in dtype and all(extent == 1 for extent in getattr(value, "shape", ()))
 
 
 def _epoch_of(state: Any, epoch: int | None) -> int:
     found = epoch if epoch is not None else state.get("epoch") if isinstance(state, dict) else None
     if _is_whole(found):
-        return int(found)  # type: ignore[arg-type]
+        return _int(found)
     if epoch is not None:
         raise InvalidState(f"epoch must be an int, not {epoch!r}", "BAD_ARGUMENT")
     raise InvalidState("the state has no int under 'epoch'; say which epoch it is: epoch=N", "NO_EPOCH")
@@ -408,12 +408,16 @@ def _step_of(state: Any, step: int | None) -> int | None:
     if step is not None:
         if not _is_whole(step):
             raise InvalidState(f"step must be an int, not {step!r}", "BAD_ARGUMENT")
-        return int(step)
+        return _int(step)
     for name in ("step", "global_step"):
         found = state.get(name) if isinstance(state, dict) else None
         if _is_whole(found):
-            return int(found)  # type: ignore[arg-type]
+            return _int(found)
     return None
+
+
+def _int(value: Any) -> int:
+    return int(value.item() if hasattr(value, "item") else value)
 
 
 # ---- One client for each address, for connect and for the functions of the module
