@@ -86,6 +86,15 @@ def test_the_latest_takes_the_place_of_one_that_waits(paused):
     assert [c.epoch for c in client.checkpoints("latest")] == [0, 4], "nothing of what was replaced is raised here"
 
 
+def test_one_that_cannot_be_saved_takes_the_place_of_none(paused):
+    server, client = paused
+    first, second = (client.save_async("latest", {"w": torch.ones(9)}, epoch=n, latest_only=True) for n in (1, 2))
+    with pytest.raises(ckptd.InvalidState):
+        client.save_async("latest", {"w": object()}, epoch=3, latest_only=True)
+    go_on(server)
+    assert [handle.result(60).epoch for handle in (first, second)] == [1, 2]
+
+
 def test_the_copys_memory_is_used_again(client):
     state = {"w": torch.ones(1 << 20), "a": np.ones(5000)}
     places = set()

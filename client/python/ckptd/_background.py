@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -29,6 +30,7 @@ class SaveHandle(Generic[T]):
         self._result: T | None = None
         self._error: BaseException | None = None
         self._asked = False
+        self._process = os.getpid()
 
     def done(self) -> bool:
         """True once it has succeeded or failed."""
@@ -51,6 +53,8 @@ class SaveHandle(Generic[T]):
         Raises:
             TimeoutError: it takes longer than ``timeout`` seconds.
         """
+        if self._process != os.getpid():
+            raise Error("this save was begun before the process was forked: ask in the parent", "FORKED")
         if not self._done.wait(timeout):
             raise TimeoutError(f"the save of {self._what} takes longer than {timeout} s")
         self._asked = True
@@ -120,18 +124,17 @@ class Background(Generic[T]):
     def save(self, make: Callable[[Copies], Job[T]], latest_only: bool) -> SaveHandle[T]:
         """Takes the copy, once there is room for one, and returns while it is being saved."""
         with self._changed:
-            while self._waiting is not None or (self._running is not None and not latest_only):
-                if latest_only and self._running is not None:
-                    self._drop_waiting()
-                else:
-                    self._changed.wait()
+            while self._must_wait(latest_only):
+                self._changed.wait()
+            self.raise_failure()  # of one that was waited for
             copies = self._spare.pop() if self._spare else Copies()
             try:
                 job = make(copies)
-            except BaseException:
-                copies.give_back()
-                self._spare.append(copies)
+            except BaseException:  # the one that waits still does
+                self._give_back(copies)
                 raise
+            if self._waiting is not None:
+                self._drop_waiting()
             self._waiting = job
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="ckptd save", daemon=True)
@@ -139,6 +142,11 @@ class Background(Generic[T]):
                 _backgrounds.add(self)
             self._changed.notify_all()
             return job.handle
+
+    def _must_wait(self, latest_only: bool) -> bool:
+        if self._running is None:
+            return self._waiting is not None  # which is about to run
+        return not latest_only
 
     def _drop_waiting(self) -> None:
         dropped, self._waiting = self._waiting, None

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from ckptd._errors import InvalidState
 from ckptd._report import Change, Differences, LoadReport
-from ckptd._slots import Slot, class_name, live_slots, plain_name, plain_state_dict, saved_slots
+from ckptd._slots import (
+    Slot,
+    class_name,
+    live_slots,
+    plain_name,
+    plain_state_dict,
+    saved_slots,
+    scheduler_class,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +32,10 @@ _PER_GROUP = frozenset(
     {"base_lrs", "_last_lr", "lr_lambdas", "min_lrs", "max_lrs", "base_momentums", "max_momentums", "_min_lrs"}
 )
 _NOT_HYPERPARAMETERS = frozenset({"params", "param_names"})
+# Those that say which moments there are: a group that does not take the saved ones cannot take the moments.
+_STRUCTURAL = ("amsgrad", "centered", "momentum")
+# Those that torch's optimizers got in the course of time: older checkpoints lack them.
+_LATE = frozenset({"foreach", "fused", "maximize", "differentiable", "capturable", "decoupled_weight_decay"})
 
 
 @dataclass(frozen=True)
@@ -47,8 +59,9 @@ class Plan:
 
     Attributes:
         report: the same for people.
-        model: plain names of the model's entries that are loaded, with the live ones.
+        model: plain names of the model's entries that are loaded.
         slots: saved index of each live slot that gets a state.
+        casts: the dtype of the saved parameter, by live slot, where the live one has another.
         sources: for each live group the saved groups of its members.
         whole: for each live group the saved group that has exactly the same members, or None.
         scheduler: the state to load into the scheduler, or None.
@@ -58,8 +71,9 @@ class Plan:
     """
 
     report: LoadReport
-    model: dict[str, str] = field(default_factory=dict)
-    slots: dict[int, int] = field(default_factory=dict)
+    model: set[str] = field(default_factory=set)
+    slots: dict[int, Any] = field(default_factory=dict)
+    casts: dict[int, str] = field(default_factory=dict)
     sources: list[list[int]] = field(default_factory=list)
     whole: list[int | None] = field(default_factory=list)
     scheduler: Any = None
@@ -89,14 +103,26 @@ def make_plan(reference: str, saved: Any, parts: Parts, match: Match) -> Plan:
         return plan
     if parts.optimizer is not None and "optimizer" in saved:
         _OptimizerMatch(plan, saved, parts.optimizer, parts.model).run()
-    if parts.scheduler is not None and "scheduler" in saved:
+    if parts.scheduler is not None and "scheduler" in saved and "optimizer" not in report.absent:
         _match_scheduler(plan, saved, parts.scheduler, parts.optimizer)
+    elif parts.scheduler is not None and "scheduler" in saved:
+        report.notes.append("scheduler: left as it is, as the optimizer is")
     if parts.scaler is not None and "scaler" in saved:
-        plan.load_scaler = bool(saved["scaler"]) and bool(parts.scaler.state_dict())
-        if not plan.load_scaler:
-            report.notes.append("the GradScaler is left alone: its state is empty, here or in the checkpoint")
-    plan.load_rng = parts.rng and "rng" in saved
+        _match_scaler(plan, saved["scaler"], parts.scaler)
+    if parts.rng and "rng" in saved:
+        plan.load_rng = isinstance(saved["rng"], dict) and {"python", "torch"} <= saved["rng"].keys()
+        if not plan.load_rng:
+            report.refused.append("rng is not what ckptd.torch.capture saves; load with rng=False")
     return plan
+
+
+def _match_scaler(plan: Plan, saved: Any, scaler: Any) -> None:
+    live = scaler.state_dict()
+    plan.load_scaler = bool(saved) and bool(live)
+    if not plan.load_scaler:
+        plan.report.notes.append("the GradScaler is left alone: its state is empty, here or in the checkpoint")
+    elif not (isinstance(saved, dict) and live.keys() <= saved.keys()):
+        plan.report.refused.append("scaler is no GradScaler's state in the checkpoint; load without it")
 
 
 def _match_model(plan: Plan, saved: Any, model: torch.nn.Module) -> None:
@@ -106,7 +132,8 @@ def _match_model(plan: Plan, saved: Any, model: torch.nn.Module) -> None:
         raise InvalidState(f"model is a {type(saved).__name__} in the checkpoint, not a state_dict", "STATE_DIFFERS")
     stored = plain_state_dict(saved)
     live_state = model.state_dict()
-    live = dict(zip(plain_state_dict(live_state), live_state, strict=True))
+    plain_state_dict(live_state)  # its names must be unique, too
+    live = {plain_name(name): name for name in live_state}
     report = plan.report.model = Differences()
     report.missing = [name for name in live if name not in stored]
     for name, value in stored.items():
@@ -114,14 +141,23 @@ def _match_model(plan: Plan, saved: Any, model: torch.nn.Module) -> None:
             report.unexpected.append(name)
             continue
         here = live_state[live[name]]
-        if isinstance(value, torch.Tensor) and isinstance(here, torch.Tensor):
+        if name.endswith("_extra_state"):
+            pass  # whatever the module makes of it
+        elif isinstance(value, torch.Tensor) != isinstance(here, torch.Tensor):
+            report.reshaped.append(Change(name, _kind(value), _kind(here)))
+            continue
+        elif isinstance(value, torch.Tensor):
             if value.shape != here.shape:
                 report.reshaped.append(Change(name, str(list(value.shape)), str(list(here.shape))))
                 continue
             if value.dtype != here.dtype:
                 report.dtype_changed.append(Change(name, _dtype(value.dtype), _dtype(here.dtype)))
         report.matched.append(name)
-        plan.model[name] = live[name]
+        plan.model.add(name)
+
+
+def _kind(value: Any) -> str:
+    return f"a {type(value).__name__}"
 
 
 def _dtype(dtype: torch.dtype) -> str:
@@ -141,7 +177,11 @@ class _OptimizerMatch:
         self.saved = saved_slots(self.state, self.recorded)
         self.optimizer = optimizer
         self.live, _ = live_slots(optimizer, model)
+        self.model_shapes = _shapes(saved.get("model"))
+        self.is_lbfgs = any(base.__name__ == "LBFGS" for base in type(optimizer).__mro__)
+        self.has_other_shapes = self.is_lbfgs or any(b.__name__ == "Adafactor" for b in type(optimizer).__mro__)
         self.differences = Differences()
+        self.took_unnamed: set[str] = set()
 
     def run(self) -> None:
         if self.is_of_another_class():
@@ -149,11 +189,17 @@ class _OptimizerMatch:
         pairs = self.by_name() if any(slot.names for slot in self.saved) else self.by_position()
         if pairs is None:
             return
+        if not pairs and self.live and self.saved:
+            advice = (
+                "" if any(slot.names for slot in self.live) else ": say model=, which has the names of the parameters"
+            )
+            self.refuse(f"none of the optimizer's {len(self.saved)} saved slots is here{advice}")
+            return
         self.report.optimizer = self.differences
         self.compare(pairs)
         self.compare_groups()
         # LBFGS has one vector over all parameters: there is nothing to take apart.
-        if type(self.optimizer).__name__ == "LBFGS" and not self.report.optimizer_fits:
+        if self.is_lbfgs and not self.report.optimizer_fits:
             self.plan.slots.clear()
             self.report.notes.append("LBFGS keeps one state for all its parameters, which differ: it begins fresh")
         self.plan.load_optimizer = True
@@ -165,12 +211,11 @@ class _OptimizerMatch:
             if saved != here:
                 self.refuse(f"the optimizer was {saved} when it was saved, and is {here} here")
             return bool(saved != here)
-        groups = (*self.state["param_groups"], *self.optimizer.param_groups)
-        kinds = {frozenset(group) - _NOT_HYPERPARAMETERS - {"initial_lr"} for group in groups}
-        if len(kinds) > 1:
-            differing = sorted(frozenset.union(*kinds) - frozenset.intersection(*kinds))
-            self.refuse(f"the saved optimizer looks like none of {here}: they differ in {', '.join(differing)}")
-        return len(kinds) > 1
+        expected = set(self.optimizer.defaults) - _LATE
+        lacking = sorted({name for group in self.state["param_groups"] for name in expected - group.keys()})
+        if lacking:
+            self.refuse(f"the saved optimizer looks like none of {here}: it has no {', '.join(lacking)}")
+        return bool(lacking)
 
     def refuse(self, why: str) -> None:
         self.report.refused.append(f"{why}; match='model_only' loads the model, and the optimizer begins fresh")
@@ -192,8 +237,22 @@ class _OptimizerMatch:
                         f"{', '.join(slot.names)}: one parameter here, and saved as more than one, or the other way "
                         "round; its state begins fresh"
                     )
-        self.differences.unexpected = [slot.name for slot in self.saved if slot.index not in taken]
-        return pairs
+        pairs += self.unnamed()
+        paired = {id(slot) for pair in pairs for slot in pair}
+        self.differences.missing = [name for name in self.differences.missing if name not in self.took_unnamed]
+        self.differences.unexpected = [slot.name for slot in self.saved if id(slot) not in paired]
+        return sorted(pairs, key=lambda pair: pair[0].index)
+
+    def unnamed(self) -> list[tuple[Slot, Slot]]:
+        """Pairs of the slots that nobody named, in order, if all of them are recorded to be alike."""
+        live = [slot for slot in self.live if not slot.names]
+        saved = [slot for slot in self.saved if not slot.names]
+        alike = [(s.group, s.shape, s.dtype) for s in live] == [(s.group, s.shape, s.dtype) for s in saved]
+        if not live or not alike:
+            return []
+        self.took_unnamed = {slot.name for slot in live}
+        self.report.notes.append(f"{len(live)} parameters that nobody named were matched by position: a guess")
+        return list(zip(live, saved, strict=True))
 
     def by_position(self) -> list[tuple[Slot, Slot]] | None:
         """Pairs by position, where the shapes of all moments agree: a guess. None: refused."""
@@ -205,7 +264,8 @@ class _OptimizerMatch:
         pairs = list(zip(self.live, self.saved, strict=True))
         seen = False
         for slot, saved in pairs:
-            for shape in _moment_shapes(self.state["state"].get(saved.index, {})):
+            shapes = [saved.shape] if saved.shape is not None else self.moment_shapes(saved)
+            for shape in shapes:
                 seen = True
                 if shape != slot.shape:
                     self.refuse(
@@ -223,22 +283,31 @@ class _OptimizerMatch:
         differences = self.differences
         for slot, saved in pairs:
             shapes = [saved.shape] if saved.shape is not None else []
-            if not shapes and type(self.optimizer).__name__ not in ("Adafactor", "LBFGS"):
-                shapes = _moment_shapes(self.state["state"].get(saved.index, {}))
+            shapes += [self.model_shapes[name] for name in saved.names if name in self.model_shapes]
+            if not shapes and not self.has_other_shapes:
+                shapes = self.moment_shapes(saved)
             other = next((shape for shape in shapes if shape != slot.shape), None)
             if other is not None:
                 differences.reshaped.append(Change(slot.name, str(list(other)), str(list(slot.shape or ()))))
                 continue
             if saved.dtype not in ("", slot.dtype):
                 differences.dtype_changed.append(Change(slot.name, saved.dtype, slot.dtype))
+                self.plan.casts[slot.index] = saved.dtype
             differences.matched.append(slot.name)
             self.plan.slots[slot.index] = saved.index
-        indices = list(self.plan.slots.values())
+        places = {slot.index: place for place, slot in enumerate(self.saved)}
+        indices = [places[index] for index in self.plan.slots.values()]
         differences.reordered = [
             self.live[live].name
             for live, index, in_order in zip(self.plan.slots, indices, sorted(indices), strict=True)
             if index != in_order
         ]
+
+    def moment_shapes(self, slot: Slot) -> list[tuple[int, ...]]:
+        """The shapes of a slot's state: its tensors' that have dimensions."""
+        entry = self.state["state"].get(slot.index, {})
+        shapes = (tuple(getattr(value, "shape", ())) for value in entry.values())
+        return [shape for shape in shapes if shape]
 
     def compare_groups(self) -> None:
         saved_groups, live_groups = self.state["param_groups"], self.optimizer.param_groups
@@ -248,7 +317,12 @@ class _OptimizerMatch:
             sources = sorted({group_of[index] for index in members if index is not None})
             self.plan.sources.append(sources)
             whole = len(sources) == 1 and set(members) == set(saved_groups[sources[0]]["params"])
+            same_place = saved_groups[number] if number < len(saved_groups) else {"params": [None]}
+            if not group["params"] and not same_place["params"]:  # both empty
+                sources, whole = [number], True
             self.plan.whole.append(sources[0] if whole else None)
+            if not whole:
+                self.drop_other_structure(number, [saved_groups[source] for source in sources])
             if not whole and sources:
                 where = ", ".join(map(str, sources))
                 self.report.groups.append(
@@ -263,51 +337,96 @@ class _OptimizerMatch:
         elif not self.report.groups and self.plan.whole != list(range(len(live_groups))):
             self.report.groups.append("the groups are in another order")
 
+    def drop_other_structure(self, number: int, sources: list[Mapping[str, Any]]) -> None:
+        """Moments that a group's own hyper-parameters have no use for, or that it would miss, begin fresh."""
+        group = self.optimizer.param_groups[number]
+        other = [
+            name
+            for name in _STRUCTURAL
+            if name in group and any(bool(source.get(name)) != bool(group[name]) for source in sources)
+        ]
+        if other:
+            for slot in self.live:
+                if slot.group == number:
+                    self.plan.slots.pop(slot.index, None)
+            self.report.notes.append(
+                f"group {number} has another {', '.join(other)} than was saved: its states begin fresh"
+            )
 
-def _moment_shapes(entry: Mapping[str, Any]) -> list[tuple[int, ...]]:
-    """The shapes of a slot's state: its tensors' that have dimensions."""
-    shapes = (tuple(getattr(value, "shape", ())) for value in entry.values())
-    return [shape for shape in shapes if shape]
+
+def _shapes(model: Any) -> dict[str, tuple[int, ...]]:
+    """The shapes of a saved model's entries, by plain name."""
+    if not isinstance(model, dict):
+        return {}
+    return {plain_name(name): tuple(value.shape) for name, value in model.items() if hasattr(value, "shape")}
+
+
+def _has_tensor(value: Any) -> bool:
+    return hasattr(value, "shape") or (isinstance(value, (list, tuple)) and any(map(_has_tensor, value)))
 
 
 def _hyperparameter_changes(number: int, saved: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[Change]:
     for name in sorted((saved.keys() | here.keys()) - _NOT_HYPERPARAMETERS):
         old, new = saved.get(name), here.get(name)
-        if not hasattr(old, "shape") and not hasattr(new, "shape") and old != new:
+        if not _has_tensor(old) and not _has_tensor(new) and old != new:
             texts = (repr(group[name]) if name in group else "nothing" for group in (saved, here))
             yield Change(f"group {number} {name}", *texts)
 
 
 def _match_scheduler(plan: Plan, saved: Mapping[str, Any], scheduler: Any, optimizer: Any) -> None:
     state, report = saved["scheduler"], plan.report
-    was, here = saved.get(SCHEDULER_CLASS), class_name(scheduler)
+    was, here = saved.get(SCHEDULER_CLASS), scheduler_class(scheduler)
+    if not isinstance(state, dict):
+        report.refused.append("scheduler is no state_dict in the checkpoint; load without it")
+        return
     if was is not None and was != here:
-        report.refused.append(f"the scheduler was {was} when it was saved, and is {here} here; load without it")
+        names = (_class_text(classes) for classes in (was, here))
+        report.refused.append("the scheduler was {} when it was saved, and is {} here; load without it".format(*names))
         return
-    if optimizer is None or plan.whole == list(range(len(optimizer.param_groups))):
-        plan.scheduler = state
-        return
-    if not plan.load_optimizer:
-        return  # refused, or absent
+    live = scheduler.state_dict()
     try:
-        plan.scheduler = _Regrouped(plan.sources, len(saved["optimizer"]["param_groups"])).state(
-            state, scheduler.state_dict(), "scheduler"
-        )
+        if optimizer is None or plan.whole == list(range(len(optimizer.param_groups))):
+            _check_lengths(state, live, "scheduler")
+            plan.scheduler = state
+            return
+        if not plan.load_optimizer:
+            return  # refused
+        regrouped = _Regrouped(plan.sources, len(saved["optimizer"]["param_groups"]), here["class"])
+        plan.scheduler = regrouped.state(state, live, "scheduler")
         report.notes.append("the scheduler's lists by group were rearranged for the groups that are here")
     except _CannotRegroup as error:
         report.refused.append(str(error))
+
+
+def _class_text(classes: Mapping[str, Any]) -> str:
+    parts = ", ".join(map(_class_text, classes["parts"]))
+    return f"{classes['class']}({parts})" if parts else str(classes["class"])
 
 
 class _CannotRegroup(Exception):
     pass
 
 
+def _check_lengths(saved: Mapping[str, Any], live: Mapping[str, Any], path: str) -> None:
+    """Whether lists by group, and lists of schedulers, are as long as those that are here."""
+    for name, value in saved.items():
+        here = live.get(name)
+        if name not in _PER_GROUP and name != "_schedulers":
+            continue
+        if not isinstance(value, (list, tuple)) or not isinstance(here, (list, tuple)) or len(value) != len(here):
+            raise _CannotRegroup(f"{path}.{name} is of another length than here; load without the scheduler")
+        if name == "_schedulers":
+            for number, (inner, inner_here) in enumerate(zip(value, here, strict=True)):
+                _check_lengths(inner, inner_here, f"{path}.{number}")
+
+
 class _Regrouped:
     """Rearranges a scheduler's lists that have an element for each group."""
 
-    def __init__(self, sources: list[list[int]], saved_count: int) -> None:
+    def __init__(self, sources: list[list[int]], saved_count: int, scheduler: str) -> None:
         self.sources = sources
         self.saved_count = saved_count
+        self.is_torchs = scheduler.startswith("torch.optim.")
 
     def state(self, saved: Mapping[str, Any], live: Mapping[str, Any], path: str) -> dict[str, Any]:
         return {name: self.value(value, live.get(name), name, f"{path}.{name}") for name, value in saved.items()}
@@ -315,11 +434,15 @@ class _Regrouped:
     def value(self, saved: Any, live: Any, name: str, path: str) -> Any:
         if not isinstance(saved, (list, tuple)):
             return saved
-        if name == "_schedulers" and isinstance(live, (list, tuple)) and len(live) == len(saved):
+        if name == "_schedulers":
+            if not isinstance(live, (list, tuple)) or len(live) != len(saved):
+                raise _CannotRegroup(f"{path} is of another length than here; load without the scheduler")
             pairs = enumerate(zip(saved, live, strict=True))
             return [self.state(inner, here, f"{path}.{i}") for i, (inner, here) in pairs]
         fits = isinstance(live, (list, tuple)) and (len(saved), len(live)) == (self.saved_count, len(self.sources))
         if name not in _PER_GROUP and not (fits and self.saved_count != len(self.sources)):
+            if fits and not self.is_torchs and any(_differ(value, saved[0]) for value in saved):
+                raise _CannotRegroup(f"{path} may have an element for each group, or not; load without the scheduler")
             return saved
         if not fits:
             raise _CannotRegroup(
@@ -331,7 +454,7 @@ class _Regrouped:
         values = [saved[source] for source in self.sources[group]]
         if not values:
             return live[group]
-        if any(value != values[0] for value in values):
+        if any(_differ(value, values[0]) for value in values):
             raise _CannotRegroup(
                 f"{path}: group {group} here has members of saved groups with the values "
                 f"{', '.join(map(repr, values))}; load without the scheduler"
@@ -339,6 +462,14 @@ class _Regrouped:
         return values[0]
 
 
-def plain_entries(names: Mapping[str, str], saved: Mapping[str, Any]) -> dict[str, Any]:
-    """The saved entries that go into the model, by live name."""
-    return {names[plain_name(name)]: value for name, value in saved.items() if plain_name(name) in names}
+def _differ(a: Any, b: Any) -> bool:
+    """Whether two values differ, as far as is known: the bytes of tensors may be still to come."""
+    if any(getattr(value, "is_meta", False) for value in (a, b)):
+        return False
+    return bool(a != b)
+
+
+def entries_to_load(plan: Plan, saved: Mapping[str, Any], live: Iterable[str]) -> dict[str, Any]:
+    """The saved entries that go into the model, by the live names."""
+    stored = {plain_name(name): value for name, value in saved.items()}
+    return {name: stored[plain_name(name)] for name in live if plain_name(name) in plan.model}

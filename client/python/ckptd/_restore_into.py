@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -59,6 +60,10 @@ def _match(restore: _native.Restore, tensors: list[StoredTensor], state: Any, co
         here, there = _describe_live(live[path]), _describe_stored(tensor, type_name)
         if here != there:
             differences.append(f"{_text(path)}: is {here} in the state, and {there} in the checkpoint")
+        elif getattr(live[path], "is_meta", False):
+            differences.append(f"{_text(path)}: is on the meta device, where there are no bytes")
+        elif not is_array and _overlaps(live[path]):
+            differences.append(f"{_text(path)}: is an expanded tensor, whose elements share memory")
         elif is_array and not live[path].flags.writeable:
             differences.append(f"{_text(path)}: is an array that cannot be written to")
         else:
@@ -69,6 +74,10 @@ def _match(restore: _native.Restore, tensors: list[StoredTensor], state: Any, co
             lines.append(f"and {len(differences) - 50} more")
         raise InvalidState("\n  ".join(lines), "STATE_DIFFERS")
     return leaves
+
+
+def _overlaps(tensor: torch.Tensor) -> bool:
+    return any(extent > 1 and stride == 0 for extent, stride in zip(tensor.shape, tensor.stride(), strict=True))
 
 
 def _text(path: Path) -> str:
@@ -135,7 +144,7 @@ def _live_tensors(state: Any, components: list[str]) -> Iterator[tuple[Path, Any
                 members = [(key, member) for key, member in members if key in components]
         elif isinstance(value, (list, tuple)):
             members = list(enumerate(value))
-        attributes = getattr(value, "__dict__", None) if isinstance(value, dict) else None
+        attributes = getattr(value, "__dict__", None) if isinstance(value, (dict, argparse.Namespace)) else None
         members += [(f"@{name}", member) for name, member in (attributes or {}).items()]
         stack += [((*path, key), member) for key, member in reversed(members)]
 

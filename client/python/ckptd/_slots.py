@@ -29,20 +29,35 @@ def plain_path(path: str) -> str:
 
 def plain_state_dict(state: Mapping[str, Any]) -> OrderedDict[str, Any]:
     """A model's state_dict with plain names, and with its ``_metadata``. The values are the same objects."""
-    check_unique((plain_name(name) for name in state), "entries of the model")
-    plain = OrderedDict((plain_name(name), value) for name, value in state.items())
+    plain: OrderedDict[str, Any] = OrderedDict()
+    for name, value in state.items():
+        short = plain_name(name)
+        if short in plain and not _is_same(plain[short], value):
+            raise _ambiguous("entries of the model", short)
+        plain[short] = value
     if hasattr(state, "_metadata"):
         metadata = ((plain_path(path), value) for path, value in state._metadata.items())
         plain._metadata = OrderedDict(metadata)  # type: ignore[attr-defined]
     return plain
 
 
+def _is_same(a: Any, b: Any) -> bool:
+    """Whether two entries show the same: one module that is reached by two ways."""
+    if a is b:
+        return True
+    return all(hasattr(v, "data_ptr") for v in (a, b)) and (a.data_ptr(), a.shape) == (b.data_ptr(), b.shape)
+
+
 def check_unique(names: Iterable[str], what: str) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise InvalidState(
-            f"two {what} have the name {twice[0]}, once without the names of wrappers; rename one", "AMBIGUOUS_NAMES"
-        )
+        raise _ambiguous(what, twice[0])
+
+
+def _ambiguous(what: str, name: str) -> InvalidState:
+    return InvalidState(
+        f"two {what} have the name {name}, once without the names of wrappers; rename one", "AMBIGUOUS_NAMES"
+    )
 
 
 @dataclass(frozen=True)
@@ -50,7 +65,7 @@ class Slot:
     """What an optimizer has for one parameter.
 
     Attributes:
-        index: its place in the optimizer's state_dict.
+        index: its key in the optimizer's state_dict: its place there.
         group: the parameter group that it is in.
         names: all names of the parameter, plain; none if nobody named it.
         shape: the parameter's; None if it is not known.
@@ -79,6 +94,8 @@ def live_slots(
     Raises:
         InvalidState: two slots have a name in common.
     """
+    from torch.nn.parameter import is_lazy
+
     names: defaultdict[int, list[str]] = defaultdict(list)
     if model is not None:
         for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -88,7 +105,13 @@ def live_slots(
     for group, members in enumerate(optimizer.param_groups):
         own = members.get("param_names") or [""] * len(members["params"])
         for parameter, own_name in zip(members["params"], own, strict=True):
-            its = names.get(id(parameter)) or ([plain_name(own_name)] if own_name else [])
+            its = list(dict.fromkeys(names.get(id(parameter)) or ([plain_name(own_name)] if own_name else [])))
+            if is_lazy(parameter):
+                raise InvalidState(
+                    f"{its[0] if its else 'a parameter'} has no shape yet: run the lazy module once, and make the "
+                    "optimizer then",
+                    "UNINITIALIZED",
+                )
             dtype = str(parameter.dtype).removeprefix("torch.")
             slots.append(Slot(len(slots), group, tuple(its), tuple(parameter.shape), dtype))
             parameters.append(parameter)
@@ -97,7 +120,16 @@ def live_slots(
 
 
 def class_name(value: Any) -> str:
+    """The value's class, with its module."""
     return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def scheduler_class(scheduler: Any) -> dict[str, Any]:
+    """A scheduler's class, and those of the schedulers that it is made of."""
+    return {
+        "class": class_name(scheduler),
+        "parts": [scheduler_class(part) for part in getattr(scheduler, "_schedulers", ())],
+    }
 
 
 def record(optimizer: torch.optim.Optimizer, model: torch.nn.Module | None) -> dict[str, Any]:
@@ -120,7 +152,9 @@ def saved_slots(state: Mapping[str, Any], recorded: Mapping[str, Any] | None) ->
     slots: list[Slot] = []
     for number, group in enumerate(state["param_groups"]):
         own = group.get("param_names") or [""] * len(group["params"])
-        for index, name in zip(group["params"], own, strict=True):
+        for index, own_name in zip(group["params"], own, strict=True):
+            # torch.distributed.checkpoint's get_state_dict has names where others have indices.
+            name = index if isinstance(index, str) else own_name
             slots.append(Slot(index, number, (plain_name(name),) if name else (), None, ""))
     if recorded is not None:
         columns = [recorded[column] for column in ("names", "shapes", "dtypes")]

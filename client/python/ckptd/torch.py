@@ -15,7 +15,7 @@ from ckptd._errors import InvalidState
 from ckptd._load_into import _PARTS, capture_rng
 from ckptd._match import SCHEDULER_CLASS, SLOTS
 from ckptd._report import Change, Differences, LoadReport
-from ckptd._slots import class_name, plain_state_dict, record
+from ckptd._slots import plain_state_dict, record, scheduler_class
 
 __all__ = ["Change", "Differences", "LoadReport", "capture"]
 
@@ -56,7 +56,7 @@ def capture(
         state[SLOTS] = record(optimizer, model)
     if scheduler is not None:
         state["scheduler"] = scheduler.state_dict()
-        state[SCHEDULER_CLASS] = class_name(scheduler)
+        state[SCHEDULER_CLASS] = scheduler_class(scheduler)
     if scaler is not None:
         state["scaler"] = scaler.state_dict()
     if rng:
