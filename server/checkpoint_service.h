@@ -22,8 +22,12 @@ class CheckpointService final : public ServiceBase {
   CheckpointService(storage::Store& store, int max_streams, std::chrono::milliseconds patience)
       : store_(store), patience_(patience), threads_(max_streams) {}
 
-  // From now on streams whose clients are not at work are ended.
-  void Stop() { patience_.RunOut(); }
+  // Takes no more streams and waits for those that run, for so long at most; those whose clients are not at work end at
+  // once.
+  void Stop(std::chrono::milliseconds grace) {
+    patience_.RunOut();
+    threads_.Stop(grace);
+  }
 
   grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* Save(grpc::CallbackServerContext* context) override;
   grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* Restore(grpc::CallbackServerContext* context) override;

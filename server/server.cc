@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cstdint>
 #include <string_view>
@@ -16,6 +17,8 @@ namespace {
 
 // See docs/adr/0010-http2-frames.md.
 constexpr int kFrameBytes = 1 << 20;
+// For reads that run when the server stops.
+constexpr std::chrono::milliseconds kReadGrace{1000};
 constexpr int kKeepaliveMs = 20'000;
 constexpr int kKeepaliveTimeoutMs = 10'000;
 
@@ -77,8 +80,9 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
 
 void Server::Shutdown(std::chrono::milliseconds grace) {
   server_->GetHealthCheckService()->SetServingStatus(false);
-  service_->Stop();
-  server_->Shutdown(std::chrono::system_clock::now() + grace);
+  service_->Stop(grace);
+  // gRPC would wait for connections, too, that a paused client does not close.
+  server_->Shutdown(std::chrono::system_clock::now() + std::min(grace, kReadGrace));
   server_->Wait();
 }
 

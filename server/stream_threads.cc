@@ -31,12 +31,29 @@ StreamThreads::~StreamThreads() {
   while (running_ != 0) changed_.Wait(mutex_);
 }
 
+void StreamThreads::Stop(std::chrono::milliseconds grace) {
+  const auto deadline = std::chrono::steady_clock::now() + grace;
+  const MutexLock lock(mutex_);
+  stopping_ = true;
+  while (running_ != 0) {
+    const auto left = deadline - std::chrono::steady_clock::now();
+    if (left <= left.zero()) return;
+    changed_.WaitFor(mutex_, left);
+  }
+}
+
 void StreamThreads::Run(std::shared_ptr<RawStream> stream, std::function<absl::Status(RawStream&)> serve) {
   bool taken = false;
+  bool stopping = false;
   {
     const MutexLock lock(mutex_);
-    taken = running_ < limit_;
+    stopping = stopping_;
+    taken = !stopping && running_ < limit_;
     if (taken) ++running_;
+  }
+  if (stopping) {
+    stream->Close(MakeError(absl::StatusCode::kUnavailable, "SERVER_STOPS", "this server stops; try the next one"));
+    return;
   }
   if (!taken) {
     stream->Close(

@@ -41,8 +41,7 @@ absl::Status Convert(const rocksdb::Status& status) {
   const std::string text = absl::StrCat("the catalog: ", status.ToString());
   if (status.IsNoSpace()) return MakeError(absl::StatusCode::kResourceExhausted, "DISK_FULL", text);
   if (status.IsCorruption())
-    return MakeError(absl::StatusCode::kDataLoss, kDamaged,
-                     absl::StrCat(text, "; restore the catalog folder from a backup"));
+    return MakeError(absl::StatusCode::kDataLoss, kDamaged, absl::StrCat(text, "; restore the store from a backup"));
   return MakeError(absl::StatusCode::kInternal, "CATALOG_FAILED", text);
 }
 
@@ -139,26 +138,35 @@ class DurableFile {
   std::uint64_t sequence_ CKPT_GUARDED_BY(mutex_);
 };
 
-// DataLoss if the database ends before the sequence number. Changes nothing in its folder. Goes by the last sequence
-// number that RocksDB recovers, which since 6.29 its MANIFEST has exactly.
-absl::Status CheckReaches(const std::filesystem::path& dir, std::uint64_t sequence) {
+// DataLoss if the database ends before the sequence number, unless that is accepted. Changes nothing in its folder.
+// Goes by the last sequence number that RocksDB recovers, which since 6.29 its MANIFEST has exactly.
+absl::Status CheckReaches(const std::filesystem::path& dir, std::uint64_t sequence, bool accept_loss) {
   std::uint64_t end = 0;
   std::error_code error;
   const bool exists = std::filesystem::exists(dir / "CURRENT", error);
   if (error)
     return MakeError(absl::StatusCode::kInternal, "CANNOT_OPEN_STORE",
                      absl::StrCat("cannot look into ", dir.string(), ": ", error.message()));
+  if (!exists && std::filesystem::exists(dir, error) && !std::filesystem::is_empty(dir, error))
+    return MakeError(absl::StatusCode::kDataLoss, kDamaged,
+                     absl::StrCat(dir.string(),
+                                  " is no catalog: it has files, but no CURRENT; nothing was changed. "
+                                  "Restore the store from a backup"));
   if (exists) {
     rocksdb::DB* opened = nullptr;
     CKPT_RETURN_IF_ERROR(Convert(rocksdb::DB::OpenForReadOnly(DatabaseOptions(), dir.string(), &opened)));
     end = std::unique_ptr<rocksdb::DB>(opened)->GetLatestSequenceNumber();
   }
   if (end >= sequence) return absl::OkStatus();
-  return MakeError(
-      absl::StatusCode::kDataLoss, kDamaged,
-      absl::StrCat(dir.string(), " lacks what was on disk before: it ends at write ", end, " of ", sequence,
-                   "; nothing was changed. Restore the folder from a backup, or serve what is left of it "
-                   "with --accept-loss"));
+  const std::string loss =
+      absl::StrCat(dir.string(), " lacks what was on disk before: it ends at write ", end, " of ", sequence);
+  if (!accept_loss)
+    return MakeError(absl::StatusCode::kDataLoss, kDamaged,
+                     absl::StrCat(loss,
+                                  "; nothing was changed. Restore the store from a backup, or serve what is left "
+                                  "of it with --accept-loss"));
+  spdlog::warn("{}: accepted", loss);
+  return absl::OkStatus();
 }
 
 // The first key after all that start with the prefix; empty if there is none.
@@ -255,10 +263,7 @@ absl::StatusOr<std::unique_ptr<RocksDbEngine>> RocksDbEngine::Open(const std::fi
   transactions.transaction_lock_timeout = kLockTimeoutMs;
   transactions.default_lock_timeout = kLockTimeoutMs;
   CKPT_ASSIGN_OR_RETURN(auto durable, DurableFile::Open(options.durable_file));
-  if (const absl::Status reaches = CheckReaches(dir, durable->sequence()); !reaches.ok()) {
-    if (!options.accept_loss || ReasonOf(reaches) != kDamaged) return reaches;
-    spdlog::warn("{}: accepted", std::string(reaches.message()));
-  }
+  CKPT_RETURN_IF_ERROR(CheckReaches(dir, durable->sequence(), options.accept_loss));
   rocksdb::TransactionDB* db = nullptr;
   const rocksdb::Status status = rocksdb::TransactionDB::Open(DatabaseOptions(), transactions, dir.string(), &db);
   CKPT_RETURN_IF_ERROR(Convert(status));

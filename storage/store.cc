@@ -89,7 +89,7 @@ absl::Status Store::CheckFormat() {
         return MakeError(absl::StatusCode::kDataLoss, "CATALOG_DAMAGED",
                          absl::StrCat(options_.dir.string(),
                                       " has packs, but its catalog folder is missing or empty. "
-                                      "Restore the folder from a backup, or begin a new catalog with --accept-loss"));
+                                      "Restore the store from a backup, or begin a new catalog with --accept-loss"));
       row.emplace().set_format(kFormat);
       return PutRow(txn, keys::Store(), *row);
     }

@@ -154,8 +154,14 @@ void AddNumber(CLI::App& app, const std::string& name, std::optional<std::int64_
 }
 
 void AddFormat(CLI::App& app, std::optional<ckpt::FileFormat>& out) {
-  app.add_option("--format", out, "The file's format, pth or safetensors (default: by its ending)")
-      ->transform(CLI::CheckedTransformer(kFormats).description(""))
+  const auto read = [&out](const std::string& text) {
+    const auto format = kFormats.find(text);
+    if (format == kFormats.end())
+      throw CLI::ValidationError("--format", "'" + text + "' is no format: pth or safetensors");
+    out = format->second;
+  };
+  app.add_option_function<std::string>("--format", read,
+                                       "The file's format, pth or safetensors (default: by its ending)")
       ->type_name("FORMAT");
 }
 

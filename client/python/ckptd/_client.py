@@ -118,7 +118,8 @@ def _run(fields: dict[str, Any]) -> Run:
 class Client:
     """A connection to a ckptd. Thread-safe; calls of several threads run at once.
 
-    A process that was forked from this one (a DataLoader's worker) cannot use it: it connects anew.
+    A process that was forked from one that has made a client (a DataLoader's worker) can use none: gRPC does not live
+    through a fork. One that was spawned can.
 
     Args:
         address: HOST:PORT of the server.
@@ -132,6 +133,8 @@ class Client:
     def __init__(self, address: str, domain: str = "default", retry_s: float = 30) -> None:
         if not (math.isfinite(retry_s) and 0 <= retry_s <= 86400):
             raise InvalidState(f"retry_s must be between 0 and 86400 seconds, not {retry_s}", "BAD_ARGUMENT")
+        if _alive.is_forked:
+            raise _forked()
         self.address = address
         self._native: _native.Client | None = _native.Client(address, domain, retry_s)
         self._background: Background[Checkpoint] = Background()
@@ -139,7 +142,7 @@ class Client:
 
     def _connection(self) -> _native.Client:
         if self._native is None:
-            raise Error("this client was made before the process was forked: connect again in the child", "FORKED")
+            raise _forked()
         self._background.raise_failure()
         return self._native
 
@@ -426,6 +429,14 @@ _connections: dict[tuple[str, str, float], Client] = {}
 _lock = threading.Lock()
 
 
+def _forked() -> Error:
+    return Error(
+        "this process was forked from one that has used ckptd, which gRPC does not live through: use ckptd in the "
+        "parent only, or start workers with 'spawn' (DataLoader's multiprocessing_context, multiprocessing.get_context)",
+        "FORKED",
+    )
+
+
 class _Alive:
     """The clients of this process, to be let go of in a child: gRPC does not live through a fork."""
 
@@ -433,16 +444,21 @@ class _Alive:
         import weakref
 
         self.clients: weakref.WeakSet[Client] = weakref.WeakSet()
+        self.is_used = False
+        self.is_forked = False
 
     def add(self, client: Client) -> None:
+        self.is_used = True
         self.clients.add(client)
 
     def forget_in_child(self) -> None:
         global _lock
+        self.is_forked = self.is_used
         _lock = threading.Lock()
+        clients = list(self.clients)  # before the last reference to one goes, and with it the connection
         _connections.clear()
         _background.forget_in_child()
-        for client in list(self.clients):
+        for client in clients:
             if client._native is not None:
                 _native.leak(client._native)  # destroying it would wait for threads that are not here
                 client._native = None
