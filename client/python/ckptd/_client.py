@@ -432,7 +432,7 @@ _lock = threading.Lock()
 def _forked() -> Error:
     return Error(
         "this process was forked from one that has used ckptd, which gRPC does not live through: use ckptd in the "
-        "parent only, or start workers with 'spawn' (DataLoader's multiprocessing_context, multiprocessing.get_context)",
+        "parent only, or start workers with 'spawn' (multiprocessing_context='spawn' for a DataLoader)",
         "FORKED",
     )
 
