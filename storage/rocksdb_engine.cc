@@ -147,7 +147,9 @@ absl::Status CheckReaches(const std::filesystem::path& dir, std::uint64_t sequen
   if (error)
     return MakeError(absl::StatusCode::kInternal, "CANNOT_OPEN_STORE",
                      absl::StrCat("cannot look into ", dir.string(), ": ", error.message()));
-  if (!exists && std::filesystem::exists(dir, error) && !std::filesystem::is_empty(dir, error))
+  // Files without a CURRENT: RocksDB refuses those of a database, and goes on with what a first start left that was
+  // cut.
+  if (sequence != 0 && !exists && std::filesystem::exists(dir, error) && !std::filesystem::is_empty(dir, error))
     return MakeError(absl::StatusCode::kDataLoss, kDamaged,
                      absl::StrCat(dir.string(),
                                   " is no catalog: it has files, but no CURRENT; nothing was changed. "

@@ -138,6 +138,20 @@ TEST_F(LostLogTest, NorIsAFolderThatIsGone) {
   ExpectLoss();
 }
 
+TEST_F(LostLogTest, AFolderWithoutItsCurrentFileIsRefusedWhateverIsAccepted) {
+  WriteTwoRows();
+  std::filesystem::remove(Dir() / "CURRENT");
+  RocksDbOptions options = Options();
+  options.accept_loss = true;
+  EXPECT_THAT(RocksDbEngine::Open(Dir(), options).status(), IsError(absl::StatusCode::kDataLoss, "CATALOG_DAMAGED"));
+}
+
+TEST_F(LostLogTest, AFirstStartThatWasCutIsNoDamage) {
+  std::filesystem::create_directories(Dir());
+  std::ofstream(Dir() / "LOCK") << "";
+  EXPECT_THAT(Open(Options())->Transact(kSync, PutA), IsOk());
+}
+
 TEST_F(LostLogTest, WhatWasNotSyncedMayGo) {
   WriteTwoRows();
   const FreshFolder crashed;
