@@ -9,16 +9,7 @@ source "$(dirname "$(readlink -f "$0")")/demo_stage.sh"
 
 say "Train, and kill the trainer in the middle of a save"
 echo "\$ digits_trainer --run digits --epochs 8 &"
-digits_trainer --run digits --epochs 8 >trainer.log 2>&1 &
-trainer=$!
-wait_until grep -q "epoch 3" trainer.log
-kill -STOP "${server:?}" # the next save cannot end
-sleep 0.5
-kill -KILL "$trainer"
-wait "$trainer" 2>/dev/null || true
-trainer=
-kill -CONT "$server"
-cat trainer.log
+killed_in_a_save digits_trainer --run digits --epochs 8
 echo "\$ kill -9 %2"
 
 say "Resume it: it goes on from the last checkpoint that is whole"

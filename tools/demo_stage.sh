@@ -30,6 +30,20 @@ wait_until() {
   exit 1
 }
 
+# killed_in_a_save TRAINER…: starts it, kills it in the middle of the save after "epoch 3", and shows what it printed.
+killed_in_a_save() {
+  "$@" >trainer.log 2>&1 &
+  trainer=$!
+  wait_until grep -q "epoch 3" trainer.log
+  kill -STOP "$server" # the next save cannot end
+  sleep 0.5
+  kill -KILL "$trainer"
+  wait "$trainer" 2>/dev/null || true
+  trainer=
+  kill -CONT "$server"
+  cat trainer.log
+}
+
 say "A server on a temporary store"
 echo "\$ ckptd --data /var/lib/ckptd &"
 "$bin/ckptd" --data "$dir/store" --listen 127.0.0.1:0 --address-file "$dir/address" 2>"$dir/ckptd.log" &

@@ -15,16 +15,7 @@ run python digits_pytorch_two_lines.py 3
 
 say "A whole trainer, killed while it saves"
 echo "\$ python digits_pytorch.py --epochs 8 &"
-"$python" "$examples/digits_pytorch.py" --epochs 8 >trainer.log 2>&1 &
-trainer=$!
-wait_until grep -q "epoch 3" trainer.log
-kill -STOP "${server:?}" # the next save cannot end
-sleep 0.5
-kill -KILL "$trainer"
-wait "$trainer" 2>/dev/null || true
-trainer=
-kill -CONT "$server"
-cat trainer.log
+killed_in_a_save "$python" "$examples/digits_pytorch.py" --epochs 8
 echo "\$ kill -9 %1"
 
 say "Resumed by load_into: it goes on from the last checkpoint that is whole"
