@@ -20,18 +20,30 @@ using ::testing::HasSubstr;
 
 constexpr std::size_t kSize = 8192;
 
+// Serves on a port of its own, for as long as it lives.
+class Serving {
+ public:
+  explicit Serving(grpc::Service& service) {
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port_);
+    builder.RegisterService(&service);
+    server_ = builder.BuildAndStart();
+  }
+  ~Serving() { server_->Shutdown(std::chrono::system_clock::now()); }
+  Serving(const Serving&) = delete;
+  Serving& operator=(const Serving&) = delete;
+
+  [[nodiscard]] std::string address() const { return absl::StrCat("127.0.0.1:", port_); }
+
+ private:
+  int port_ = 0;
+  std::unique_ptr<grpc::Server> server_;
+};
+
 // Takes what it is sent and never answers.
 class SilentServer final : public v1::CheckpointService::Service {
  public:
-  SilentServer() {
-    grpc::ServerBuilder builder;
-    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port_);
-    builder.RegisterService(this);
-    server_ = builder.BuildAndStart();
-  }
-  ~SilentServer() override { server_->Shutdown(std::chrono::system_clock::now()); }
-
-  [[nodiscard]] std::string address() const { return absl::StrCat("127.0.0.1:", port_); }
+  [[nodiscard]] std::string address() const { return serving_.address(); }
   [[nodiscard]] int calls() const { return calls_; }
 
   grpc::Status Save(grpc::ServerContext*,
@@ -57,9 +69,8 @@ class SilentServer final : public v1::CheckpointService::Service {
   }
 
  private:
-  int port_ = 0;
   std::atomic<int> calls_ = 0;
-  std::unique_ptr<grpc::Server> server_;
+  Serving serving_{*this};  // last: goes first
 };
 
 TEST(WrongServer, OneThatNeverAnswersIsTriedAgainAndGivenUp) {
@@ -106,15 +117,7 @@ TEST(WrongServer, ACallerThatHasEnoughIsNotKept) {
 // checked.
 class ForgetfulServer final : public v1::CheckpointService::Service {
  public:
-  ForgetfulServer() {
-    grpc::ServerBuilder builder;
-    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port_);
-    builder.RegisterService(this);
-    server_ = builder.BuildAndStart();
-  }
-  ~ForgetfulServer() override { server_->Shutdown(); }
-
-  [[nodiscard]] std::string address() const { return absl::StrCat("127.0.0.1:", port_); }
+  [[nodiscard]] std::string address() const { return serving_.address(); }
   [[nodiscard]] int checks() const { return checks_; }
 
   grpc::Status Restore(grpc::ServerContext*,
@@ -155,9 +158,8 @@ class ForgetfulServer final : public v1::CheckpointService::Service {
     return messages;
   }
 
-  int port_ = 0;
   std::atomic<int> checks_ = 0;
-  std::unique_ptr<grpc::Server> server_;
+  Serving serving_{*this};  // last: goes first
 };
 
 TEST(WrongServer, ARestoreThatEndsBeforeAllHasComeIsAnError) {
