@@ -100,7 +100,8 @@ int main(int argc, char** argv) {
   app.add_option("--chunk-kib", chunk_kib, "Chunk size of domains that are made from now on")
       ->check(CLI::Range(16, 1024))
       ->capture_default_str();
-  app.add_option("--lease-s", lease_s, "Seconds for which a broken save can be resumed")
+  app.add_option("--lease-s", lease_s,
+                 "Seconds for which a broken save can be resumed, and after which an idle stream is ended")
       ->check(CLI::Range(1, 86400))
       ->capture_default_str();
   app.add_option("--grace-s", grace_s, "Seconds that running calls get to finish after SIGTERM")
