@@ -1,33 +1,45 @@
 #include "client/chunk_memory.h"
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/box.h"
+#include "base/data_type.h"
+
 namespace ckpt::client {
 
-std::shared_ptr<const TensorChunks> ChunkMemory::Find(std::string_view path) const {
-  const MutexLock lock(mutex_);
-  const auto it = tensors_.find(absl::string_view(path.data(), path.size()));
-  return it == tensors_.end() ? nullptr : it->second.chunks;
+std::string BoxKey(const v1::Tensor& tensor, int box) {
+  if (tensor.boxes().empty()) return tensor.path();
+  const v1::Box& part = tensor.boxes(box);
+  if (const auto size = SizeBytes(tensor); size.ok() && BoxBytes(tensor, part) == *size) return tensor.path();
+  return absl::StrCat(tensor.path(), "@", absl::StrJoin(part.offset(), ","), "+", absl::StrJoin(part.shape(), ","));
 }
 
-void ChunkMemory::Learn(std::vector<std::pair<std::string, TensorChunks>> tensors) {
+std::shared_ptr<const TensorChunks> ChunkMemory::Find(std::string_view key) const {
+  const MutexLock lock(mutex_);
+  const auto it = boxes_.find(absl::string_view(key.data(), key.size()));
+  return it == boxes_.end() ? nullptr : it->second.chunks;
+}
+
+void ChunkMemory::Learn(std::vector<std::pair<std::string, TensorChunks>> boxes) {
   const MutexLock lock(mutex_);
   ++generation_;
-  for (auto& [path, chunks] : tensors) {
-    if (const auto it = tensors_.find(path); it != tensors_.end()) {
-      used_bytes_ -= Cost(path.size(), it->second.chunks->size());
-      tensors_.erase(it);
+  for (auto& [key, chunks] : boxes) {
+    if (const auto it = boxes_.find(key); it != boxes_.end()) {
+      used_bytes_ -= Cost(key.size(), it->second.chunks->size());
+      boxes_.erase(it);
     }
-    const std::size_t cost = Cost(path.size(), chunks.size());
+    const std::size_t cost = Cost(key.size(), chunks.size());
     if (used_bytes_ + cost > limit_bytes_) {
-      for (auto it = tensors_.begin(); it != tensors_.end();) {
+      for (auto it = boxes_.begin(); it != boxes_.end();) {
         const auto entry = it++;
         if (entry->second.generation == generation_) continue;
         used_bytes_ -= Cost(entry->first.size(), entry->second.chunks->size());
-        tensors_.erase(entry);
+        boxes_.erase(entry);
       }
     }
     if (used_bytes_ + cost > limit_bytes_) continue;
     used_bytes_ += cost;
-    tensors_.emplace(std::move(path), Entry{std::make_shared<const TensorChunks>(std::move(chunks)), generation_});
+    boxes_.emplace(std::move(key), Entry{std::make_shared<const TensorChunks>(std::move(chunks)), generation_});
   }
 }
 

@@ -21,17 +21,53 @@ TEST(ChunkLayout, NumbersChunksThrough) {
   for (std::uint64_t i = 0; i < 5; ++i) {
     const auto place = layout.At(i);
     EXPECT_EQ(std::make_pair(place.tensor, place.index), places[i]);
-    EXPECT_EQ(layout.Range(place).offset_bytes, ranges[i].offset_bytes);
-    EXPECT_EQ(layout.Range(place).size_bytes, ranges[i].size_bytes);
+    EXPECT_EQ(layout.InBox(place).range.offset_bytes, ranges[i].offset_bytes);
+    EXPECT_EQ(layout.InBox(place).range.size_bytes, ranges[i].size_bytes);
     EXPECT_EQ(layout.first(place.tensor) + place.index, i);
   }
+}
+
+TEST(ChunkLayout, CutsEachBoxByItself) {
+  ChunkLayout layout(100);
+  layout.Add(50);
+  layout.Add(std::vector<std::uint64_t>{150, 10, 200});
+  layout.Add(std::vector<std::uint64_t>{});
+  layout.Add(30);
+  EXPECT_EQ(layout.chunk_count(1), 5U);
+  EXPECT_EQ(layout.box_count(1), 3U);
+  EXPECT_EQ(layout.box_chunk_count(1, 2), 2U);
+  EXPECT_EQ(layout.first(1, 2), 4U);
+  EXPECT_EQ(layout.chunk_count(2), 0U);
+  const std::vector<std::array<std::uint64_t, 4>> boxes = {
+      {0, 0, 0, 100}, {0, 1, 100, 50}, {1, 0, 0, 10}, {2, 0, 0, 100}, {2, 1, 100, 100}};
+  for (std::uint64_t index = 0; index < boxes.size(); ++index) {
+    const auto place = layout.InBox({1, index});
+    EXPECT_EQ((std::array<std::uint64_t, 4>{place.box, place.index, place.range.offset_bytes, place.range.size_bytes}),
+              boxes[index]);
+  }
+  EXPECT_EQ(layout.At(6).tensor, 3U);
 }
 
 TEST(ChunkLayout, HoldsSizesNearTheLimitOfShapes) {
   ChunkLayout layout(1 << 20);
   layout.Add((std::uint64_t{1} << 63) - 1);
   EXPECT_EQ(layout.chunk_count(), std::uint64_t{1} << 43);
-  EXPECT_EQ(layout.Range(layout.At(layout.chunk_count() - 1)).size_bytes, (1U << 20) - 1);
+  EXPECT_EQ(layout.InBox(layout.At(layout.chunk_count() - 1)).range.size_bytes, (1U << 20) - 1);
+}
+
+TEST(ChunkMemory, ABoxThatIsNotTheWholeHasAKeyOfItsOwn) {
+  v1::Tensor tensor;
+  tensor.set_path("w");
+  tensor.set_dtype(v1::DTYPE_FLOAT32);
+  tensor.add_shape(8);
+  EXPECT_EQ(BoxKey(tensor, 0), "w");
+  for (const std::uint64_t extent : {8U, 4U}) {
+    v1::Box& box = *tensor.add_boxes();
+    box.add_offset(8 - extent);
+    box.add_shape(extent);
+  }
+  EXPECT_EQ(BoxKey(tensor, 0), "w");
+  EXPECT_EQ(BoxKey(tensor, 1), "w@4+4");
 }
 
 TEST(ChunkMemory, RemembersTheLastOfEachTensor) {

@@ -39,12 +39,17 @@ class Planner {
   }
 
  private:
-  // Sorts a tensor's chunks into those that may be cited, are to be asked about, are unknown, or changed.
   absl::Status Compare(std::uint64_t tensor) {
-    const std::uint64_t first = chunks_.layout().first(tensor);
-    const std::uint64_t end = first + chunks_.layout().chunk_count(tensor);
-    if (first == end) return absl::OkStatus();
-    const auto remembered = memory_.Find(chunks_.tensors().meta(tensor).path());
+    for (std::uint64_t box = 0; box < chunks_.layout().box_count(tensor); ++box)
+      CKPT_RETURN_IF_ERROR(CompareBox(tensor, box));
+    return absl::OkStatus();
+  }
+
+  // Sorts a box's chunks into those that may be cited, are to be asked about, are unknown, or changed.
+  absl::Status CompareBox(std::uint64_t tensor, std::uint64_t box) {
+    const std::uint64_t first = chunks_.layout().first(tensor, box);
+    const std::uint64_t end = first + chunks_.layout().box_chunk_count(tensor, box);
+    const auto remembered = memory_.Find(chunks_.MemoryKey(tensor, box));
     if (remembered == nullptr && acked_.empty()) {
       for (std::uint64_t chunk = first; chunk < end; ++chunk)
         (chunks_.has_digest(chunk) ? candidates_ : unknown_).push_back(chunk);
@@ -53,7 +58,7 @@ class Planner {
     std::uint64_t unreleased = first;
     for (std::uint64_t chunk = first; chunk < end; ++chunk) {
       const std::uint64_t index = chunk - first;
-      if (const auto acked = acked_.find({tensor, index});
+      if (const auto acked = acked_.find({tensor, chunk - chunks_.layout().first(tensor)});
           acked != acked_.end() && acked->second.fingerprint == chunks_.fingerprint(chunk)) {
         chunks_.SetDigest(chunk, acked->second.digest);
         cite_[chunk] = true;

@@ -2,12 +2,14 @@
 
 #include <grpcpp/client_context.h>
 
+#include <algorithm>
 #include <chrono>
 #include <memory>
 #include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/mutex.h"
 #include "base/status.h"
 #include "base/utf8.h"
@@ -56,6 +58,10 @@ class Answer {
 // How long a read may take before it is tried again.
 constexpr std::chrono::seconds kReadDeadline{10};
 
+// How long to wait between two looks at a save that waits for others.
+constexpr std::chrono::milliseconds kFirstWait{20};
+constexpr std::chrono::milliseconds kLongestWait{1000};
+
 // Messages take no other texts.
 absl::Status CheckText(std::string_view text) {
   if (IsUtf8(text)) return absl::OkStatus();
@@ -88,6 +94,23 @@ class ConnectedClient final : public Client {
     CKPT_ASSIGN_OR_RETURN(const auto save, SaveJob::Begin(connection_, std::move(options), state.release, state.check));
     for (const Tensor& tensor : state.tensors) CKPT_RETURN_IF_ERROR(save->AddTensor(tensor).status());
     return save->Commit(state.nodes, {});
+  }
+
+  absl::StatusOr<v1::Checkpoint> AwaitSave(std::string_view attempt_key, std::chrono::milliseconds timeout) override {
+    Interrupts interrupts(connection_->options.interrupted);
+    v1::GetSaveRequest request;
+    request.set_attempt_key(std::string(attempt_key));
+    const auto begun = std::chrono::steady_clock::now();
+    for (auto wait = kFirstWait;; wait = std::min(wait * 2, kLongestWait)) {
+      CKPT_ASSIGN_OR_RETURN(auto response, Call<v1::GetSaveResponse>(
+                                               request, [](auto& service, auto... call) { service.GetSave(call...); }));
+      if (response.has_committed()) return std::move(*response.mutable_committed()->mutable_checkpoint());
+      if (std::chrono::steady_clock::now() - begun >= timeout)
+        return MakeError(absl::StatusCode::kDeadlineExceeded, "WAITING",
+                         absl::StrCat("the save is not complete: its ranks ",
+                                      absl::StrJoin(response.waiting().ranks(), ", "), " have not committed"));
+      CKPT_RETURN_IF_ERROR(interrupts.Sleep(wait));
+    }
   }
 
   absl::Status Remember(std::string_view reference) override {

@@ -1,5 +1,8 @@
 #include "client/interrupts.h"
 
+#include <algorithm>
+#include <thread>
+
 #include "base/status.h"
 
 namespace ckpt::client {
@@ -12,6 +15,14 @@ absl::Status Interrupts::Check() {
     said_ = interrupted_();
   }
   return said_ ? MakeError(absl::StatusCode::kCancelled, "INTERRUPTED", "interrupted by the caller") : absl::OkStatus();
+}
+
+absl::Status Interrupts::Sleep(std::chrono::milliseconds time) {
+  for (; time > std::chrono::milliseconds::zero(); time -= kEvery) {
+    CKPT_RETURN_IF_ERROR(Check());
+    std::this_thread::sleep_for(std::min(time, kEvery));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace ckpt::client

@@ -23,6 +23,9 @@ class Interrupts {
   // Asks, if it is time to. Cancelled INTERRUPTED once the caller has said so.
   absl::Status Check();
 
+  // Waits for so long, asking now and then.
+  absl::Status Sleep(std::chrono::milliseconds time);
+
  private:
   const std::function<bool()>& interrupted_;
   std::chrono::steady_clock::time_point last_{};

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/box.h"
 #include "base/data_type.h"
 #include "base/status.h"
 #include "base/utf8.h"
@@ -66,7 +67,9 @@ absl::Status ManifestReader::TakeTensors(v1::TensorPart& part) {
     const auto size_bytes = SizeBytes(tensor);
     if (!size_bytes.ok()) return Malformed(size_bytes.status().message());
     CKPT_RETURN_IF_ERROR(CheckTensor(tensor, *size_bytes));
-    manifest_.layout->Add(tensor.boxes_size() == 0 ? 0 : *size_bytes);
+    std::vector<std::uint64_t> boxes;
+    for (const v1::Box& box : tensor.boxes()) boxes.push_back(BoxBytes(tensor, box));
+    manifest_.layout->Add(boxes);
     manifest_.size_bytes.push_back(*size_bytes);
     manifest_.tensors.push_back(std::move(tensor));
   }
@@ -87,15 +90,16 @@ absl::Status ManifestReader::CheckTensor(const v1::Tensor& tensor, std::uint64_t
     return absl::OkStatus();
   }
   if (!tensor.inline_data().empty()) return bad("it has inline bytes and boxes");
-  if (tensor.boxes_size() != 1)
-    return MakeError(absl::StatusCode::kUnimplemented, "CLIENT_TOO_OLD",
-                     absl::StrCat("tensor ", PrintableUtf8(tensor.path()), " was saved in ", tensor.boxes_size(),
-                                  " boxes by several trainers; restore it with a newer client"));
-  const v1::Box& box = tensor.boxes(0);
-  const std::uint64_t chunks = ChunkLayout::Count(size_bytes, manifest_.layout->chunk_size());
-  if (size_bytes == 0 || box.digests().size() / Digest::kSize != chunks || box.digests().size() % Digest::kSize != 0 ||
-      box.fingerprints().size() != box.digests().size() / Digest::kSize * Fingerprint::kSize)
-    return bad("its chunks are not as many as its shape says");
+  for (int i = 0; i < tensor.boxes_size(); ++i) {
+    const v1::Box& box = tensor.boxes(i);
+    if (i != 0 && !IsBefore(tensor.boxes(i - 1), box)) return bad("its boxes are not in order");
+    if (const absl::Status status = CheckBox(tensor, box); !status.ok()) return Malformed(status.message());
+    const std::uint64_t chunks = ChunkLayout::Count(BoxBytes(tensor, box), manifest_.layout->chunk_size());
+    if (box.digests().size() / Digest::kSize != chunks || box.digests().size() % Digest::kSize != 0 ||
+        box.fingerprints().size() != chunks * Fingerprint::kSize)
+      return bad("its chunks are not as many as its shape says");
+  }
+  if (const absl::Status status = CheckTiling(tensor); !status.ok()) return Malformed(status.message());
   return absl::OkStatus();
 }
 

@@ -23,10 +23,8 @@ struct Manifest {
   std::optional<ChunkLayout> layout;      // set with the header
 
   [[nodiscard]] Fingerprint fingerprint(ChunkLayout::Place place) const {
-    return Fingerprint::At(tensors[place.tensor].boxes(0).fingerprints(), place.index);
-  }
-  [[nodiscard]] Digest digest(ChunkLayout::Place place) const {
-    return Digest::At(tensors[place.tensor].boxes(0).digests(), place.index);
+    const ChunkLayout::BoxPlace in_box = layout->InBox(place);
+    return Fingerprint::At(tensors[place.tensor].boxes(static_cast<int>(in_box.box)).fingerprints(), in_box.index);
   }
 
   // "run resnet50 epoch 3 version 1", for messages.

@@ -41,6 +41,8 @@ v1::RestoreResponse Tensors() {
   large.set_dtype(v1::DTYPE_UINT8);
   large.add_shape(250);
   v1::Box& box = *large.add_boxes();
+  box.add_offset(0);
+  box.add_shape(250);
   box.set_digests(std::string(3 * 32, 'd'));
   box.set_fingerprints(std::string(3 * 16, 'f'));
   v1::Tensor& small = *part.add_tensors();
@@ -129,6 +131,10 @@ TEST(ManifestReader, RefusesTensorsThatContradictThemselves) {
       [](auto& large, auto&, auto&) { large.set_inline_data("x"); },
       [](auto& large, auto&, auto&) { large.mutable_boxes(0)->mutable_digests()->push_back('x'); },
       [](auto& large, auto&, auto&) { large.mutable_boxes(0)->mutable_fingerprints()->pop_back(); },
+      [](auto& large, auto&, auto&) { large.mutable_boxes(0)->set_offset(0, 1); },
+      [](auto& large, auto&, auto&) { large.mutable_boxes(0)->set_shape(0, 249); },
+      [](auto& large, auto&, auto&) { large.mutable_boxes(0)->add_shape(1); },
+      [](auto& large, auto&, auto&) { *large.add_boxes() = large.boxes(0); },
       [](auto&, auto& small, auto&) { small.set_inline_data("abc"); },
       [](auto&, auto& small, auto&) { small.clear_inline_data(); },
       [](auto&, auto&, auto& view) { view.set_inline_data("x"); },
@@ -148,11 +154,34 @@ TEST(ManifestReader, RefusesTensorsThatContradictThemselves) {
   }
 }
 
-TEST(ManifestReader, SaysThatItIsTooOldForShards) {
+// The large tensor as two boxes, the first of `first` bytes, in this order.
+v1::RestoreResponse InTwoBoxes(std::uint64_t first, bool in_order) {
   v1::RestoreResponse tensors = Tensors();
-  tensors.mutable_tensors()->mutable_tensors(0)->add_boxes();
+  v1::Tensor& large = *tensors.mutable_tensors()->mutable_tensors(0);
+  large.clear_boxes();
+  for (const std::uint64_t offset : {in_order ? 0 : first, in_order ? first : 0}) {
+    v1::Box& box = *large.add_boxes();
+    const std::uint64_t size = offset == 0 ? first : 250 - offset;
+    box.add_offset(offset);
+    box.add_shape(size);
+    box.set_digests(std::string((size + 99) / 100 * 32, 'd'));
+    box.set_fingerprints(std::string((size + 99) / 100 * 16, 'f'));
+  }
+  return tensors;
+}
+
+TEST(ManifestReader, TakesTensorsInBoxes) {
   ManifestReader reader;
-  EXPECT_EQ(ReasonOf(TakeAll(reader, {Header(3), Nodes(3), tensors})), "CLIENT_TOO_OLD");
+  ASSERT_TRUE(TakeAll(reader, {Header(3), Nodes(3), InTwoBoxes(30, true), Start()}).ok());
+  EXPECT_EQ(reader.manifest().layout->chunk_count(0), 4U);
+  ManifestReader disordered;
+  EXPECT_EQ(ReasonOf(TakeAll(disordered, {Header(3), Nodes(3), InTwoBoxes(30, false)})), "MALFORMED_MANIFEST");
+  v1::RestoreResponse gap = InTwoBoxes(30, true);
+  v1::Box& second = *gap.mutable_tensors()->mutable_tensors(0)->mutable_boxes(1);
+  second.set_offset(0, 31);
+  second.set_shape(0, 219);
+  ManifestReader of_gap;
+  EXPECT_EQ(ReasonOf(TakeAll(of_gap, {Header(3), Nodes(3), gap})), "MALFORMED_MANIFEST");
 }
 
 }  // namespace

@@ -1,10 +1,11 @@
 #include "client/restore.h"
 
-#include <array>
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/box.h"
 #include "base/state_walk.h"
 #include "base/status.h"
 #include "base/utf8.h"
@@ -15,17 +16,40 @@ namespace {
 // Ranges in one Want: what the server takes.
 constexpr int kMaxRanges = 16384;
 
-class MemorySink final : public TensorSink {
+// The pieces that hold a range of bytes which they begin before.
+class Pieces {
  public:
-  explicit MemorySink(std::span<void* const> buffers) : buffers_(buffers) {}
-  absl::Status Write(std::uint64_t tensor, std::uint64_t offset_bytes, std::span<const std::byte> bytes) override {
-    std::memcpy(static_cast<std::byte*>(buffers_[tensor]) + offset_bytes, bytes.data(), bytes.size());
+  explicit Pieces(std::span<const Bytes> pieces) : pieces_(pieces) {}
+
+  // Gives `take` the bytes [from, from + size), piece by piece. `from` never falls.
+  absl::Status Give(std::uint64_t from, std::uint64_t size, std::int64_t to,
+                    const std::function<absl::Status(std::int64_t to, Bytes bytes)>& take) {
+    while (size != 0) {
+      while (from - start_ >= pieces_.front().size()) {
+        start_ += pieces_.front().size();
+        pieces_ = pieces_.subspan(1);
+      }
+      const std::uint64_t offset = from - start_;
+      const std::uint64_t count = std::min<std::uint64_t>(size, pieces_.front().size() - offset);
+      CKPT_RETURN_IF_ERROR(take(to, pieces_.front().subspan(offset, count)));
+      from += count;
+      to += static_cast<std::int64_t>(count);
+      size -= count;
+    }
     return absl::OkStatus();
   }
 
  private:
-  const std::span<void* const> buffers_;
+  std::span<const Bytes> pieces_;
+  std::uint64_t start_ = 0;  // of the first of them
 };
+
+std::function<absl::Status(std::int64_t to, Bytes bytes)> ToMemory(void* data) {
+  return [data](std::int64_t to, Bytes bytes) {
+    std::memcpy(static_cast<std::byte*>(data) + to, bytes.data(), bytes.size());
+    return absl::OkStatus();
+  };
+}
 
 }  // namespace
 
@@ -95,16 +119,28 @@ void RestoreJob::Remember() {
   const ChunkLayout& layout = *manifest_.layout;
   std::vector<std::pair<std::string, TensorChunks>> known;
   for (std::uint64_t tensor = 0; tensor < layout.tensor_count(); ++tensor) {
-    TensorChunks chunks(layout.chunk_count(tensor));
-    if (chunks.empty()) continue;
-    for (std::uint64_t index = 0; index < chunks.size(); ++index)
-      chunks[index] = {manifest_.fingerprint({tensor, index}), manifest_.digest({tensor, index})};
-    known.emplace_back(manifest_.tensors[tensor].path(), std::move(chunks));
+    for (int i = 0; i < manifest_.tensors[tensor].boxes_size(); ++i) {
+      const v1::Box& box = manifest_.tensors[tensor].boxes(i);
+      TensorChunks chunks(layout.box_chunk_count(tensor, static_cast<std::uint64_t>(i)));
+      for (std::size_t index = 0; index < chunks.size(); ++index)
+        chunks[index] = {Fingerprint::At(box.fingerprints(), index), Digest::At(box.digests(), index)};
+      known.emplace_back(BoxKey(manifest_.tensors[tensor], i), std::move(chunks));
+    }
   }
   connection_->memory.Learn(std::move(known));
 }
 
-absl::Status RestoreJob::Read(TensorSink& sink) { return ReadTensors(selected_, sink); }
+absl::Status RestoreJob::Read(TensorSink& sink) {
+  std::vector<Destination> destinations;
+  for (std::uint64_t tensor = 0; tensor < selected_.size(); ++tensor) {
+    if (!selected_[tensor] || manifest_.tensors[tensor].has_view_of()) continue;
+    destinations.push_back(
+        {tensor, TensorRegion::Whole(manifest_.tensors[tensor]), [&sink, tensor](std::int64_t to, Bytes bytes) {
+           return sink.Write(tensor, static_cast<std::uint64_t>(to), bytes);
+         }});
+  }
+  return ReadTo(std::move(destinations));
+}
 
 absl::Status RestoreJob::ReadInto(std::span<void* const> buffers) {
   const auto bad = [](std::string_view what) {
@@ -112,7 +148,7 @@ absl::Status RestoreJob::ReadInto(std::span<void* const> buffers) {
   };
   if (buffers.size() != manifest_.tensors.size())
     return bad(absl::StrCat(buffers.size(), " buffers for ", manifest_.tensors.size(), " tensors"));
-  std::vector<bool> wanted(buffers.size());
+  std::vector<Destination> destinations;
   for (std::size_t i = 0; i < buffers.size(); ++i) {
     if (buffers[i] == nullptr) continue;
     const v1::Tensor& tensor = manifest_.tensors[i];
@@ -122,29 +158,85 @@ absl::Status RestoreJob::ReadInto(std::span<void* const> buffers) {
       return bad(absl::StrCat("tensor ", PrintableUtf8(tensor.path()), " is a view of ",
                               PrintableUtf8(manifest_.tensors[tensor.view_of()].path()),
                               ": give a buffer for that one"));
-    wanted[i] = true;
+    destinations.push_back({i, TensorRegion::Whole(tensor), ToMemory(buffers[i])});
   }
-  MemorySink sink(buffers);
-  return ReadTensors(wanted, sink);
+  return ReadTo(std::move(destinations));
 }
 
-absl::Status RestoreJob::ReadTensors(const std::vector<bool>& wanted, TensorSink& sink) {
+absl::StatusOr<RestoreJob::Destination> RestoreJob::DestinationOf(const Slice& slice) const {
+  const auto bad = [](std::string_view what) {
+    return MakeError(absl::StatusCode::kInvalidArgument, "BAD_SLICE", what);
+  };
+  if (slice.tensor >= manifest_.tensors.size()) return bad(absl::StrCat("there is no tensor ", slice.tensor));
+  const v1::Tensor& tensor = manifest_.tensors[slice.tensor];
+  const std::string path = PrintableUtf8(tensor.path());
+  if (!selected_[slice.tensor]) return bad(absl::StrCat("a slice of tensor ", path, ", which was not selected"));
+  if (tensor.has_view_of()) return bad(absl::StrCat("a slice of tensor ", path, ", which is a view"));
+  const auto dims = static_cast<std::size_t>(tensor.shape_size());
+  if (slice.offset.size() != dims || slice.shape.size() != dims || slice.strides_bytes.size() != dims)
+    return bad(absl::StrCat("a slice of tensor ", path, " has not as many dimensions"));
+  bool empty = false;
+  for (std::size_t d = 0; d < dims; ++d) {
+    const std::uint64_t extent = tensor.shape(static_cast<int>(d));
+    if (slice.offset[d] > extent || slice.shape[d] > extent - slice.offset[d])
+      return bad(absl::StrCat("a slice of tensor ", path, " reaches beyond it"));
+    empty |= slice.shape[d] == 0;
+  }
+  if (!empty && slice.data == nullptr) return bad(absl::StrCat("a slice of tensor ", path, " goes nowhere"));
+  return Destination{slice.tensor, TensorRegion::Of(tensor, {slice.offset, slice.shape, slice.strides_bytes}),
+                     ToMemory(slice.data)};
+}
+
+absl::Status RestoreJob::ReadSlices(std::span<const Slice> slices) {
+  std::vector<Destination> destinations;
+  for (const Slice& slice : slices) {
+    CKPT_ASSIGN_OR_RETURN(Destination destination, DestinationOf(slice));
+    destinations.push_back(std::move(destination));
+  }
+  std::stable_sort(destinations.begin(), destinations.end(),
+                   [](const Destination& a, const Destination& b) { return a.tensor < b.tensor; });
+  return ReadTo(std::move(destinations));
+}
+
+// Notes the chunks that the destinations, all of this tensor, need.
+void RestoreJob::AddMissing(std::uint64_t tensor, std::span<const Destination> destinations, Reading& reading) const {
+  const ChunkLayout& layout = *manifest_.layout;
+  for (std::uint64_t index = 0; index < layout.chunk_count(tensor); ++index) {
+    const ChunkLayout::BoxPlace in_box = layout.InBox({tensor, index});
+    const v1::Box& box = manifest_.tensors[tensor].boxes(static_cast<int>(in_box.box));
+    const bool needed = std::any_of(destinations.begin(), destinations.end(), [&](const Destination& destination) {
+      return destination.region.Meets(box, in_box.range);
+    });
+    if (!needed) continue;
+    reading.missing[layout.first(tensor) + index] = true;
+    ++reading.missing_chunks;
+    reading.total_bytes += in_box.range.size_bytes;
+  }
+}
+
+absl::Status RestoreJob::ReadTo(std::vector<Destination> destinations) {
   const ChunkLayout& layout = *manifest_.layout;
   const ConnectOptions& connect = connection_->options;
-  Reading reading{.sink = sink,
+  Reading reading{.destinations = std::move(destinations),
                   .missing = std::vector<bool>(layout.chunk_count()),
                   .sink_status = {},
                   .backoff = Backoff(connect.retry_for, Backoff::Clock::now())};
-  for (std::uint64_t tensor = 0; tensor < wanted.size(); ++tensor) {
-    if (!wanted[tensor] || manifest_.tensors[tensor].has_view_of()) continue;
-    reading.total_bytes += manifest_.size_bytes[tensor];
-    reading.missing_chunks += layout.chunk_count(tensor);
-    for (std::uint64_t i = 0; i < layout.chunk_count(tensor); ++i) reading.missing[layout.first(tensor) + i] = true;
+  std::vector<std::uint64_t> small;
+  for (auto begin = reading.destinations.begin(); begin != reading.destinations.end();) {
+    const std::uint64_t tensor = begin->tensor;
+    const auto end = std::find_if(begin, reading.destinations.end(),
+                                  [&](const Destination& destination) { return destination.tensor != tensor; });
+    AddMissing(tensor, {begin, end}, reading);
+    if (const std::size_t size = manifest_.tensors[tensor].inline_data().size(); size != 0) {
+      small.push_back(tensor);
+      reading.total_bytes += size;
+    }
+    begin = end;
   }
-  for (std::uint64_t tensor = 0; tensor < wanted.size(); ++tensor) {
-    if (!wanted[tensor] || manifest_.tensors[tensor].inline_data().empty()) continue;
+  for (const std::uint64_t tensor : small) {
     const Bytes bytes = AsBytes(manifest_.tensors[tensor].inline_data());
-    CKPT_RETURN_IF_ERROR(Give(tensor, 0, std::span(&bytes, 1), reading));
+    CKPT_RETURN_IF_ERROR(
+        Give(tensor, WholeBox(manifest_.tensors[tensor]), {0, bytes.size()}, std::span(&bytes, 1), reading));
   }
   if (reading.missing_chunks == 0) return absl::OkStatus();
   const absl::Status status = Retry(reading.backoff, connect, [&] { return Fetch(reading); });
@@ -207,10 +299,10 @@ absl::Status RestoreJob::TakeChunk(const ChunkPieces& chunk, Reading& reading) {
                      absl::StrCat("the server sent chunk ", chunk.index, " of tensor number ", chunk.tensor,
                                   ", which it was not asked for or had sent before"));
   const ChunkLayout::Place place{chunk.tensor, chunk.index};
-  const ByteRange range = layout.Range(place);
+  const ChunkLayout::BoxPlace in_box = layout.InBox(place);
   std::uint64_t size = 0;
   for (const Bytes piece : chunk.payload) size += piece.size();
-  if (size != range.size_bytes || Xxh3(chunk.payload) != manifest_.fingerprint(place)) {
+  if (size != in_box.range.size_bytes || Xxh3(chunk.payload) != manifest_.fingerprint(place)) {
     reading.wrong = true;
     if (!reading.check) return absl::OkStatus();
     return MakeError(
@@ -219,21 +311,27 @@ absl::Status RestoreJob::TakeChunk(const ChunkPieces& chunk, Reading& reading) {
                      ": the bytes that came are not those that were saved, though the server found them "
                      "right: they change on the way; test the memory of both machines"));
   }
-  CKPT_RETURN_IF_ERROR(Give(place.tensor, range.offset_bytes, chunk.payload, reading));
+  const v1::Box& box = manifest_.tensors[place.tensor].boxes(static_cast<int>(in_box.box));
+  CKPT_RETURN_IF_ERROR(Give(place.tensor, box, in_box.range, chunk.payload, reading));
   reading.missing[layout.first(place.tensor) + place.index] = false;
   --reading.missing_chunks;
   reading.backoff.Progress(Backoff::Clock::now());
   return absl::OkStatus();
 }
 
-absl::Status RestoreJob::Give(std::uint64_t tensor, std::uint64_t offset_bytes, std::span<const Bytes> pieces,
+absl::Status RestoreJob::Give(std::uint64_t tensor, const v1::Box& box, ByteRange range, std::span<const Bytes> pieces,
                               Reading& reading) {
-  for (const Bytes piece : pieces) {
-    reading.sink_status = reading.sink.Write(tensor, offset_bytes, piece);
+  const auto first = std::lower_bound(reading.destinations.begin(), reading.destinations.end(), tensor,
+                                      [](const Destination& d, std::uint64_t number) { return d.tensor < number; });
+  for (auto destination = first; destination != reading.destinations.end() && destination->tensor == tensor;
+       ++destination) {
+    Pieces left(pieces);
+    reading.sink_status = destination->region.ForEachRun(box, range, [&](const TensorRegion::Run& run) {
+      return left.Give(run.from - range.offset_bytes, run.size, run.to, destination->take);
+    });
     CKPT_RETURN_IF_ERROR(reading.sink_status);
-    offset_bytes += piece.size();
-    reading.done_bytes += piece.size();
   }
+  reading.done_bytes += range.size_bytes;
   if (options_.progress) options_.progress(reading.done_bytes, reading.total_bytes);
   return absl::OkStatus();
 }

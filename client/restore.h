@@ -13,6 +13,7 @@
 #include "client/manifest.h"
 #include "client/restore_stream.h"
 #include "client/retry.h"
+#include "client/tensor_region.h"
 
 namespace ckpt::client {
 
@@ -30,14 +31,23 @@ class RestoreJob final : public Restore {
   [[nodiscard]] bool selected(std::uint64_t tensor) const override { return selected_[tensor]; }
   absl::Status Read(TensorSink& sink) override;
   absl::Status ReadInto(std::span<void* const> buffers) override;
+  absl::Status ReadSlices(std::span<const Slice> slices) override;
 
  private:
   RestoreJob(std::shared_ptr<Connection> connection, RestoreOptions options);
 
+  // Takes bytes of a tensor to where they go, from the first element of it on.
+  using Taker = std::function<absl::Status(std::int64_t to, Bytes bytes)>;
+  struct Destination {
+    std::uint64_t tensor = 0;
+    TensorRegion region;
+    Taker take;
+  };
+
   // The state of one Read.
   struct Reading {
-    TensorSink& sink;
-    std::vector<bool> missing;  // by ordinal
+    std::vector<Destination> destinations;  // by rising tensor
+    std::vector<bool> missing;              // by ordinal
     std::uint64_t missing_chunks = 0;
     std::uint64_t next_wanted = 0;  // the first ordinal that this stream was not asked for
     bool wrong = false;             // some of what is missing came, with other bytes
@@ -52,12 +62,15 @@ class RestoreJob final : public Restore {
   absl::Status Reopen();
   absl::Status Select();
   void Remember();
-  absl::Status ReadTensors(const std::vector<bool>& wanted, TensorSink& sink);
+  absl::StatusOr<Destination> DestinationOf(const Slice& slice) const;
+  absl::Status ReadTo(std::vector<Destination> destinations);
+  void AddMissing(std::uint64_t tensor, std::span<const Destination> destinations, Reading& reading) const;
   absl::Status Fetch(Reading& reading);
   absl::Status FetchMissing(Reading& reading);
   v1::Want NextWant(Reading& reading) const;
   absl::Status TakeChunk(const ChunkPieces& chunk, Reading& reading);
-  absl::Status Give(std::uint64_t tensor, std::uint64_t offset_bytes, std::span<const Bytes> pieces, Reading& reading);
+  absl::Status Give(std::uint64_t tensor, const v1::Box& box, ByteRange range, std::span<const Bytes> pieces,
+                    Reading& reading);
 
   const std::shared_ptr<Connection> connection_;  // shared: see Open
   const RestoreOptions options_;

@@ -1,7 +1,6 @@
 #include "client/retry.h"
 
 #include <algorithm>
-#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -28,11 +27,8 @@ absl::Status Retry(Backoff& backoff, const ConnectOptions& connect, const std::f
     if (!absl::IsUnavailable(status) && ReasonOf(status) != "CONFLICT") return status;
     if (ReasonOf(status) == "SERVER_SILENT" && !std::exchange(was_silent, true))
       backoff.Progress(Backoff::Clock::now());
-    if (auto left = backoff.Next(Backoff::Clock::now()); left.has_value()) {
-      for (; *left > Backoff::Millis::zero(); *left -= Interrupts::kEvery) {
-        CKPT_RETURN_IF_ERROR(interrupts.Check());
-        std::this_thread::sleep_for(std::min(*left, Interrupts::kEvery));
-      }
+    if (const auto wait = backoff.Next(Backoff::Clock::now()); wait.has_value()) {
+      CKPT_RETURN_IF_ERROR(interrupts.Sleep(*wait));
       continue;
     }
     if (ReasonOf(status) != "SERVER_UNREACHABLE") return status;  // it is there, and says what is wrong

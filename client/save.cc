@@ -29,8 +29,10 @@ v1::SaveBegin MakeBegin(const Connection& connection, const SaveOptions& options
     label.set_key(key);
     label.set_value(value);
   }
-  begin.set_attempt_key(RandomBytes(16));
-  begin.set_world_size(1);
+  begin.set_attempt_key(options.part.has_value() ? options.part->attempt_key : RandomBytes(16));
+  begin.set_rank(options.part.has_value() ? options.part->rank : 0);
+  begin.set_world_size(options.part.has_value() ? options.part->world_size : 1);
+  begin.set_coordinated(options.part.has_value() && options.part->coordinated);
   begin.set_primary_metric(options.primary_metric);
   return begin;
 }
@@ -48,7 +50,8 @@ SaveJob::SaveJob(std::shared_ptr<Connection> connection, SaveOptions options, Sa
       options_(std::move(options)),
       release_(std::move(release)),
       check_(check ? std::move(check) : [] { return absl::OkStatus(); }),
-      begin_(MakeBegin(*connection_, options_)) {}
+      begin_(MakeBegin(*connection_, options_)),
+      tensors_(begin_.world_size() > 1 || begin_.coordinated() ? TensorSet::Of::kPart : TensorSet::Of::kState) {}
 
 absl::StatusOr<std::unique_ptr<Save>> SaveJob::Begin(std::shared_ptr<Connection> connection, SaveOptions options,
                                                      SaveChunks::Release release, Check check) {
@@ -90,9 +93,9 @@ absl::StatusOr<SaveResult> SaveJob::Commit(std::span<const v1::StateNode> nodes,
   over_ = true;
   v1::SaveCommit commit;
   AddMetrics(metrics, *commit.mutable_metrics());
-  v1::Checkpoint checkpoint;
+  SaveStream::Outcome outcome;
   const absl::Status status = Retrying([&](Backoff& backoff) -> absl::Status {
-    CKPT_ASSIGN_OR_RETURN(checkpoint, CommitOnce(nodes, commit, backoff));
+    CKPT_ASSIGN_OR_RETURN(outcome, CommitOnce(nodes, commit, backoff));
     return absl::OkStatus();
   });
   // gRPC may read the caller's memory for a while after a call, also after one that failed.
@@ -101,16 +104,16 @@ absl::StatusOr<SaveResult> SaveJob::Commit(std::span<const v1::StateNode> nodes,
   if (absl::IsDataLoss(status)) CKPT_RETURN_IF_ERROR(check_());  // bytes that changed after they were fingerprinted
   CKPT_RETURN_IF_ERROR(status);
   connection_->memory.Learn(chunks_->Known());
-  return Result(std::move(checkpoint));
+  return Result(std::move(outcome));
 }
 
-absl::StatusOr<v1::Checkpoint> SaveJob::CommitOnce(std::span<const v1::StateNode> nodes, const v1::SaveCommit& commit,
-                                                   Backoff& backoff) {
+absl::StatusOr<SaveStream::Outcome> SaveJob::CommitOnce(std::span<const v1::StateNode> nodes,
+                                                        const v1::SaveCommit& commit, Backoff& backoff) {
   const v1::Begun& begun = stream_->begun();
   const SaveChunks::Limits limits{begun.chunk_size(), begun.inline_limit()};
   if (!chunks_.has_value()) chunks_.emplace(tensors_, limits, release_);
   // The answer to an earlier stream's commit was lost on its way.
-  if (begun.has_committed()) return begun.committed();
+  if (begun.has_committed()) return SaveStream::Outcome{begun.committed(), {}};
   if (limits.chunk_size != chunks_->limits().chunk_size || limits.inline_limit != chunks_->limits().inline_limit)
     return MakeError(
         absl::StatusCode::kFailedPrecondition, "SERVER_CHANGED",
@@ -145,9 +148,10 @@ SaveStream::Observer SaveJob::Observe(Backoff& backoff) {
   return observer;
 }
 
-SaveResult SaveJob::Result(v1::Checkpoint checkpoint) const {
+SaveResult SaveJob::Result(SaveStream::Outcome outcome) const {
   SaveResult result;
-  result.checkpoint = std::move(checkpoint);
+  result.checkpoint = std::move(outcome.checkpoint);
+  result.waiting = std::move(outcome.waiting);
   result.sent_bytes = chunks_->sent_bytes();
   for (std::uint64_t chunk = 0; chunk < cited_.size(); ++chunk)
     if (cited_[chunk] && !chunks_->sent(chunk)) result.cited_bytes += chunks_->bytes(chunk).size();

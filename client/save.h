@@ -42,11 +42,11 @@ class SaveJob final : public Save {
   absl::Status Retrying(const std::function<absl::Status(Backoff&)>& call);
   // Makes the call on an open stream; opens one where there is none, and drops it after an error.
   absl::Status OnStream(const std::function<absl::Status()>& call);
-  absl::StatusOr<v1::Checkpoint> CommitOnce(std::span<const v1::StateNode> nodes, const v1::SaveCommit& commit,
-                                            Backoff& backoff);
+  absl::StatusOr<SaveStream::Outcome> CommitOnce(std::span<const v1::StateNode> nodes, const v1::SaveCommit& commit,
+                                                 Backoff& backoff);
   absl::StatusOr<std::vector<bool>> Plan();
   SaveStream::Observer Observe(Backoff& backoff);
-  SaveResult Result(v1::Checkpoint checkpoint) const;
+  SaveResult Result(SaveStream::Outcome outcome) const;
 
   const std::shared_ptr<Connection> connection_;  // shared: see Begin
   const SaveOptions options_;

@@ -4,17 +4,24 @@ namespace ckpt::client {
 
 SaveChunks::SaveChunks(const TensorSet& tensors, Limits limits, Release release)
     : tensors_(tensors), limits_(limits), release_(std::move(release)), layout_(limits.chunk_size) {
+  std::vector<std::uint64_t> sizes;
   for (std::uint64_t i = 0; i < tensors.count(); ++i) {
-    const std::uint64_t size = tensors.bytes(i).size();
-    layout_.Add(size < limits.inline_limit ? 0 : size);
+    sizes.clear();
+    if (tensors.whole_bytes(i) >= limits.inline_limit)
+      for (const Bytes piece : tensors.pieces(i)) sizes.push_back(piece.size());
+    layout_.Add(sizes);
   }
   chunks_.resize(layout_.chunk_count());
 }
 
 Bytes SaveChunks::bytes(std::uint64_t chunk) const {
   const ChunkLayout::Place place = layout_.At(chunk);
-  const ByteRange range = layout_.Range(place);
-  return tensors_.bytes(place.tensor).subspan(range.offset_bytes, range.size_bytes);
+  const ChunkLayout::BoxPlace in_box = layout_.InBox(place);
+  return tensors_.pieces(place.tensor)[in_box.box].subspan(in_box.range.offset_bytes, in_box.range.size_bytes);
+}
+
+std::string SaveChunks::MemoryKey(std::uint64_t tensor, std::uint64_t box) const {
+  return BoxKey(tensors_.meta(tensor), static_cast<int>(box));
 }
 
 const Fingerprint& SaveChunks::fingerprint(std::uint64_t chunk) {
@@ -54,18 +61,20 @@ void SaveChunks::ReleaseChunks(std::uint64_t first, std::uint64_t end) const {
 std::vector<std::pair<std::string, TensorChunks>> SaveChunks::Known() {
   std::vector<std::pair<std::string, TensorChunks>> out;
   for (std::uint64_t tensor = 0; tensor < layout_.tensor_count(); ++tensor) {
-    const std::uint64_t first = layout_.first(tensor);
-    const std::uint64_t end = first + layout_.chunk_count(tensor);
-    bool complete = first != end;
-    for (std::uint64_t chunk = first; chunk < end && complete; ++chunk) complete = has_digest(chunk);
-    if (!complete) continue;
-    TensorChunks ids;
-    ids.reserve(end - first);
-    for (std::uint64_t chunk = first; chunk < end; ++chunk) {
-      fingerprint(chunk);
-      ids.push_back(chunks_[chunk].id);
+    for (std::uint64_t box = 0; box < layout_.box_count(tensor); ++box) {
+      const std::uint64_t first = layout_.first(tensor, box);
+      const std::uint64_t end = first + layout_.box_chunk_count(tensor, box);
+      bool complete = true;
+      for (std::uint64_t chunk = first; chunk < end && complete; ++chunk) complete = has_digest(chunk);
+      if (!complete) continue;
+      TensorChunks ids;
+      ids.reserve(end - first);
+      for (std::uint64_t chunk = first; chunk < end; ++chunk) {
+        fingerprint(chunk);
+        ids.push_back(chunks_[chunk].id);
+      }
+      out.emplace_back(MemoryKey(tensor, box), std::move(ids));
     }
-    out.emplace_back(tensors_.meta(tensor).path(), std::move(ids));
   }
   return out;
 }

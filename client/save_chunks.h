@@ -48,10 +48,13 @@ class SaveChunks {
   [[nodiscard]] bool sent(std::uint64_t chunk) const { return (chunks_[chunk].known & kSent) != 0; }
   [[nodiscard]] std::uint64_t sent_bytes() const { return sent_bytes_; }
 
-  // Tells the owner of the memory that chunks [first, end), of one tensor, are not needed for now.
+  // What the tensor's box is remembered by: the tensor's path, if the box is the whole.
+  [[nodiscard]] std::string MemoryKey(std::uint64_t tensor, std::uint64_t box) const;
+
+  // Tells the owner of the memory that chunks [first, end), of one box, are not needed for now.
   void ReleaseChunks(std::uint64_t first, std::uint64_t end) const;
 
-  // What is to be remembered: the tensors all of whose chunks' digests are known.
+  // What is to be remembered: the boxes all of whose chunks' digests are known.
   [[nodiscard]] std::vector<std::pair<std::string, TensorChunks>> Known();
 
  private:

@@ -77,7 +77,11 @@ absl::Status SaveStream::TakeMessage() {
     case v1::SaveResponse::kAck: return TakeAck(response.ack());
     case v1::SaveResponse::kHave: answers_.push_back(std::move(*response.mutable_have()->mutable_missing())); break;
     case v1::SaveResponse::kCommitted:
-      committed_ = std::move(*response.mutable_committed()->mutable_checkpoint());
+      outcome_.emplace().checkpoint = std::move(*response.mutable_committed()->mutable_checkpoint());
+      break;
+    case v1::SaveResponse::kWaiting:
+      outcome_.emplace().waiting.assign(response.waiting().ranks().begin(), response.waiting().ranks().end());
+      if (outcome_->waiting.empty()) return Unexpected("it waits for nobody");
       break;
     case v1::SaveResponse::MESSAGE_NOT_SET: break;  // of a newer server
   }
@@ -111,9 +115,11 @@ absl::Status SaveStream::TakeAck(const v1::Ack& ack) {
   }
   if (ack.total() != next_acked_) return Unexpected("its count of acked chunks is off");
   for (std::uint64_t chunk = first; chunk < next_acked_;) {
-    const std::uint64_t tensor = chunks_->layout().At(chunk).tensor;
+    const ChunkLayout& layout = chunks_->layout();
+    const ChunkLayout::Place place = layout.At(chunk);
+    const std::uint64_t box = layout.InBox(place).box;
     const std::uint64_t end =
-        std::min(next_acked_, chunks_->layout().first(tensor) + chunks_->layout().chunk_count(tensor));
+        std::min(next_acked_, layout.first(place.tensor, box) + layout.box_chunk_count(place.tensor, box));
     chunks_->ReleaseChunks(chunk, end);
     chunk = end;
   }
@@ -141,9 +147,9 @@ absl::StatusOr<std::vector<bool>> SaveStream::Ask(std::span<const Digest> digest
   return has;
 }
 
-absl::StatusOr<v1::Checkpoint> SaveStream::Send(SaveChunks& chunks, const std::vector<bool>& cite,
-                                                std::span<const v1::StateNode> nodes, const v1::SaveCommit& commit,
-                                                LentMemory& lent, const Observer& observer) {
+absl::StatusOr<SaveStream::Outcome> SaveStream::Send(SaveChunks& chunks, const std::vector<bool>& cite,
+                                                     std::span<const v1::StateNode> nodes, const v1::SaveCommit& commit,
+                                                     LentMemory& lent, const Observer& observer) {
   chunks_ = &chunks;
   observer_ = &observer;
   for (std::uint64_t tensor = 0; tensor < chunks.tensors().count(); ++tensor)
@@ -155,18 +161,22 @@ absl::StatusOr<v1::Checkpoint> SaveStream::Send(SaveChunks& chunks, const std::v
   *request.mutable_commit() = commit;
   CKPT_RETURN_IF_ERROR(Write(EncodeMessage(request)));
   stream_.HalfClose();
-  CKPT_RETURN_IF_ERROR(Await([&] { return committed_.has_value(); }));
-  return *std::move(committed_);
+  CKPT_RETURN_IF_ERROR(Await([&] { return outcome_.has_value(); }));
+  return *std::move(outcome_);
 }
 
 absl::Status SaveStream::SendTensor(std::uint64_t tensor, const std::vector<bool>& cite, LentMemory& lent) {
-  const Bytes bytes = chunks_->tensors().bytes(tensor);
   const std::uint64_t end = next_chunk_ + chunks_->layout().chunk_count(tensor);
   v1::Tensor& header = *headers_.mutable_tensors()->add_tensors();
   header = chunks_->tensors().meta(tensor);
   if (next_chunk_ == end) {
-    if (!bytes.empty()) header.set_inline_data(bytes.data(), bytes.size());
-    done_bytes_ += bytes.size();
+    int box = 0;
+    for (const Bytes bytes : chunks_->tensors().pieces(tensor)) {
+      std::string& data =
+          header.boxes().empty() ? *header.mutable_inline_data() : *header.mutable_boxes(box++)->mutable_inline_data();
+      data.assign(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+      done_bytes_ += bytes.size();
+    }
   }
   headers_bytes_ += header.ByteSizeLong() + 8;
   if (next_chunk_ != end || headers_bytes_ >= kMessageBytes) CKPT_RETURN_IF_ERROR(FlushHeaders());

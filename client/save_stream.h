@@ -33,6 +33,12 @@ class SaveStream {
     std::function<absl::Status()> all_read;
   };
 
+  // What a commit came to: the checkpoint, or the ranks that it waits for.
+  struct Outcome {
+    v1::Checkpoint checkpoint;
+    std::vector<std::uint32_t> waiting;
+  };
+
   // Opens the call and waits until the server has begun. Errors: the call's.
   static absl::StatusOr<std::unique_ptr<SaveStream>> Open(Connection& connection, v1::SaveBegin begin);
 
@@ -44,9 +50,8 @@ class SaveStream {
 
   // Sends the tensors, citing the chunks that are marked, and then the nodes and the commit, and waits for the answer.
   // Digests that acks give go into `chunks`. `lent` counts the slices over the tensors' memory.
-  absl::StatusOr<v1::Checkpoint> Send(SaveChunks& chunks, const std::vector<bool>& cite,
-                                      std::span<const v1::StateNode> nodes, const v1::SaveCommit& commit,
-                                      LentMemory& lent, const Observer& observer);
+  absl::StatusOr<Outcome> Send(SaveChunks& chunks, const std::vector<bool>& cite, std::span<const v1::StateNode> nodes,
+                               const v1::SaveCommit& commit, LentMemory& lent, const Observer& observer);
 
  private:
   explicit SaveStream(Connection& connection)
@@ -72,7 +77,7 @@ class SaveStream {
   AckedChunks acked_;
   std::uint64_t acked_left_ = 0;  // chunks that AckedChunks messages are still to bring
   std::deque<std::string> answers_;
-  std::optional<v1::Checkpoint> committed_;
+  std::optional<Outcome> outcome_;
 
   // Send's.
   SaveChunks* chunks_ = nullptr;

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/box.h"
 #include "base/data_type.h"
 #include "base/state_walk.h"
 #include "base/status.h"
@@ -20,41 +21,85 @@ absl::Status Bad(std::uint64_t number, const v1::Tensor& tensor, std::string_vie
 
 }  // namespace
 
-absl::Status TensorSet::CheckView(const v1::Tensor& view) const {
+void TensorSet::AddPiece(Entry& entry, const void* data, std::uint64_t size_bytes) {
+  pieces_.emplace_back(static_cast<const std::byte*>(data), size_bytes);
+  ++entry.piece_count;
+  total_bytes_ += size_bytes;
+}
+
+absl::Status TensorSet::AddView(Entry& entry, const Tensor& tensor) {
+  const v1::Tensor& view = tensor.meta;
   const std::uint64_t number = tensors_.size();
+  if (of_ == Of::kPart) return Bad(number, view, "it is a view, which one part of a state cannot have");
+  if (tensor.data != nullptr) return Bad(number, view, "a view has no bytes of its own: leave its data null");
   if (view.view_of() >= number || tensors_[view.view_of()].meta.has_view_of())
     return Bad(number, view, "add the tensor that it is a view of first; that one must be no view");
   CKPT_ASSIGN_OR_RETURN(const std::uint64_t extent, ViewExtentBytes(view));
-  const std::uint64_t shown = tensors_[view.view_of()].bytes.size();
+  const std::uint64_t shown = tensors_[view.view_of()].whole_bytes;
   if (view.view_offset_bytes() > shown || extent > shown - view.view_offset_bytes())
     return Bad(number, view, "it reaches beyond the bytes that it is a view of");
+  entry.whole_bytes = 0;
+  tensors_[view.view_of()].viewed = true;
+  return absl::OkStatus();
+}
+
+absl::Status TensorSet::AddWhole(Entry& entry, const Tensor& tensor) {
+  if (!DenseOrder(tensor.meta).has_value())
+    return Bad(tensors_.size(), tensor.meta,
+               "its strides are not a dense layout; make it contiguous, or a view of its storage");
+  if (entry.whole_bytes == 0) return absl::OkStatus();
+  if (tensor.data == nullptr) return Bad(tensors_.size(), tensor.meta, "its data is null");
+  if (of_ == Of::kPart) *entry.meta.add_boxes() = WholeBox(tensor.meta);
+  AddPiece(entry, tensor.data, entry.whole_bytes);
+  return absl::OkStatus();
+}
+
+absl::Status TensorSet::AddBox(Entry& entry, const TensorBox& box) {
+  const std::uint64_t number = tensors_.size();
+  const auto dims = static_cast<std::size_t>(entry.meta.shape_size());
+  if (box.offset.size() != dims || box.shape.size() != dims)
+    return Bad(number, entry.meta, "a box has not as many dimensions as it");
+  for (std::size_t i = 0; i < dims; ++i) {
+    const std::uint64_t extent = entry.meta.shape(static_cast<int>(i));
+    if (box.offset[i] > extent || box.shape[i] > extent - box.offset[i])
+      return Bad(number, entry.meta, "a box reaches beyond it");
+  }
+  v1::Box to;
+  to.mutable_offset()->Add(box.offset.begin(), box.offset.end());
+  to.mutable_shape()->Add(box.shape.begin(), box.shape.end());
+  const std::uint64_t size = BoxBytes(entry.meta, to);
+  if (size == 0) return absl::OkStatus();
+  if (box.data == nullptr) return Bad(number, entry.meta, "the data of a box is null");
+  *entry.meta.add_boxes() = std::move(to);
+  AddPiece(entry, box.data, size);
   return absl::OkStatus();
 }
 
 absl::StatusOr<std::uint64_t> TensorSet::Add(const Tensor& tensor) {
   const std::uint64_t number = tensors_.size();
-  const v1::Tensor& meta = tensor.meta;
-  CKPT_ASSIGN_OR_RETURN(const std::uint64_t size, SizeBytes(meta));
-  if (meta.boxes_size() != 0 || !meta.inline_data().empty())
-    return Bad(number, meta, "its bytes are given by Tensor::data, not by boxes or inline_data");
-  Bytes bytes;
-  if (meta.has_view_of()) {
-    if (tensor.data != nullptr) return Bad(number, meta, "a view has no bytes of its own: leave its data null");
-    CKPT_RETURN_IF_ERROR(CheckView(meta));
-    tensors_[meta.view_of()].viewed = true;
+  Entry entry{.meta = tensor.meta, .first_piece = pieces_.size()};
+  CKPT_ASSIGN_OR_RETURN(entry.whole_bytes, SizeBytes(entry.meta));
+  if (entry.meta.boxes_size() != 0 || !entry.meta.inline_data().empty())
+    return Bad(number, entry.meta, "its bytes are given by Tensor::data or boxes, not in its meta");
+  if (tensor.boxes.has_value() &&
+      (of_ == Of::kState || tensor.data != nullptr || entry.meta.has_view_of() || !entry.meta.strides().empty()))
+    return Bad(number, entry.meta,
+               "boxes are for one part of a save by several trainers, and of a row-major tensor without other data");
+  if (entry.meta.has_view_of()) {
+    CKPT_RETURN_IF_ERROR(AddView(entry, tensor));
+  } else if (entry.meta.view_offset_bytes() != 0) {
+    return Bad(number, entry.meta, "it has a view's offset and is no view");
+  } else if (tensor.boxes.has_value()) {
+    for (const TensorBox& box : *tensor.boxes) CKPT_RETURN_IF_ERROR(AddBox(entry, box));
   } else {
-    if (meta.view_offset_bytes() != 0) return Bad(number, meta, "it has a view's offset and is no view");
-    if (!DenseOrder(meta).has_value())
-      return Bad(number, meta, "its strides are not a dense layout; make it contiguous, or a view of its storage");
-    if (tensor.data == nullptr && size != 0) return Bad(number, meta, "its data is null");
-    bytes = {static_cast<const std::byte*>(tensor.data), size};
-    total_bytes_ += size;
+    CKPT_RETURN_IF_ERROR(AddWhole(entry, tensor));
   }
-  tensors_.push_back({meta, bytes, false});
+  tensors_.push_back(std::move(entry));
   return number;
 }
 
 absl::Status TensorSet::Place(std::span<const v1::StateNode> nodes) {
+  if (of_ == Of::kPart && nodes.empty() && tensors_.empty()) return absl::OkStatus();
   std::vector<bool> placed(tensors_.size());
   StateWalk walk;
   for (const v1::StateNode& node : nodes) {

@@ -37,8 +37,8 @@ TEST(TensorSet, TakesDenseTensorsAndViews) {
   empty.data = nullptr;
   EXPECT_TRUE(set.Add(empty).ok());
   EXPECT_EQ(set.total_bytes(), 96U + 96U + 4U);
-  EXPECT_EQ(set.bytes(1).size(), 96U);
-  EXPECT_TRUE(set.bytes(2).empty());
+  EXPECT_EQ(set.pieces(1)[0].size(), 96U);
+  EXPECT_TRUE(set.pieces(2).empty());
 }
 
 TEST(TensorSet, RefusesWhatDoesNotFitTogether) {
@@ -93,6 +93,50 @@ TEST(TensorSet, EveryTensorHasItsPlace) {
   state.nodes[2].set_tensor(4);
   EXPECT_EQ(ReasonOf(set.Place(state.nodes)), "BAD_STATE");  // there is none
   EXPECT_EQ(ReasonOf(set.Place(std::span(state.nodes).first(2))), "BAD_STATE");
+}
+
+Tensor Boxes(std::vector<std::uint64_t> shape, std::vector<TensorBox> boxes) {
+  Tensor tensor = Floats(std::move(shape));
+  tensor.data = nullptr;
+  tensor.boxes = std::move(boxes);
+  return tensor;
+}
+
+TEST(TensorSet, APartTakesBoxesOfATensor) {
+  TensorSet set(TensorSet::Of::kPart);
+  const TensorBox empty{{4, 0}, {0, 6}, nullptr};  // this rank has no rows
+  ASSERT_TRUE(set.Add(Boxes({4, 6}, {{{0, 0}, {2, 3}, kValues.data()}, empty, {{2, 3}, {1, 3}, &kValues[9]}})).ok());
+  ASSERT_TRUE(set.Add(Boxes({4, 6}, {})).ok());
+  ASSERT_TRUE(set.Add(Floats({2, 3})).ok());
+  EXPECT_EQ(set.meta(0).boxes_size(), 2);
+  EXPECT_EQ(set.whole_bytes(0), 96U);
+  EXPECT_EQ(set.pieces(0)[1].size(), 12U);
+  EXPECT_EQ(set.pieces(0)[1].data(), reinterpret_cast<const std::byte*>(&kValues[9]));
+  EXPECT_TRUE(set.pieces(1).empty());
+  EXPECT_EQ(set.meta(2).boxes_size(), 1) << "the whole is a box too: others have none of it";
+  EXPECT_EQ(set.total_bytes(), 24U + 12U + 24U);
+}
+
+TEST(TensorSet, APartRefusesWhatItCannotHave) {
+  TensorSet part(TensorSet::Of::kPart);
+  ASSERT_TRUE(part.Add(Floats({24})).ok());
+  EXPECT_FALSE(part.Add(View(0, 0, {2})).ok());
+  EXPECT_FALSE(part.Add(Boxes({4, 6}, {{{3, 0}, {2, 6}, kValues.data()}})).ok());
+  EXPECT_FALSE(part.Add(Boxes({4, 6}, {{{0}, {4}, kValues.data()}})).ok());
+  EXPECT_FALSE(part.Add(Boxes({4, 6}, {{{0, 0}, {4, 6}, nullptr}})).ok());
+  Tensor both = Boxes({24}, {{{0}, {24}, kValues.data()}});
+  both.data = kValues.data();
+  EXPECT_FALSE(part.Add(both).ok());
+  Tensor strided = Boxes({4, 6}, {});
+  strided.meta.add_strides(1);
+  strided.meta.add_strides(4);
+  EXPECT_FALSE(part.Add(strided).ok());
+  EXPECT_FALSE(TensorSet().Add(Boxes({24}, {})).ok()) << "a whole state has whole tensors";
+}
+
+TEST(TensorSet, APartMayBeEmpty) {
+  EXPECT_TRUE(TensorSet(TensorSet::Of::kPart).Place({}).ok());
+  EXPECT_FALSE(TensorSet().Place({}).ok());
 }
 
 }  // namespace

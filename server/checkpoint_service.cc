@@ -7,6 +7,7 @@
 #include "server/restore_handler.h"
 #include "server/save_handler.h"
 #include "storage/checkpoint_reads.h"
+#include "storage/save_stream.h"
 
 namespace ckpt::server {
 namespace {
@@ -34,6 +35,11 @@ grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* CheckpointService::
   const std::shared_ptr<RawStream> stream = RawStream::Start(context, patience_);
   threads_.Run(stream, [this](RawStream& s) { return ServeRestore(store_, s); });
   return stream.get();
+}
+
+grpc::ServerUnaryReactor* CheckpointService::GetSave(grpc::CallbackServerContext* context,
+                                                     const v1::GetSaveRequest* request, v1::GetSaveResponse* response) {
+  return Answer(context, storage::GetSave(store_, *request), response);
 }
 
 grpc::ServerUnaryReactor* CheckpointService::GetRun(grpc::CallbackServerContext* context,

@@ -10,10 +10,11 @@
 namespace ckpt::server {
 
 // Save and Restore take raw messages, so that payload is never copied into one; the reads take typed ones.
-using ServiceBase = v1::CheckpointService::WithRawCallbackMethod_Save<
-    v1::CheckpointService::WithRawCallbackMethod_Restore<v1::CheckpointService::WithCallbackMethod_GetRun<
-        v1::CheckpointService::WithCallbackMethod_ListRuns<v1::CheckpointService::WithCallbackMethod_GetCheckpoint<
-            v1::CheckpointService::WithCallbackMethod_ListCheckpoints<v1::CheckpointService::Service>>>>>>;
+using ServiceBase =
+    v1::CheckpointService::WithRawCallbackMethod_Save<v1::CheckpointService::WithRawCallbackMethod_Restore<
+        v1::CheckpointService::WithCallbackMethod_GetSave<v1::CheckpointService::WithCallbackMethod_GetRun<
+            v1::CheckpointService::WithCallbackMethod_ListRuns<v1::CheckpointService::WithCallbackMethod_GetCheckpoint<
+                v1::CheckpointService::WithCallbackMethod_ListCheckpoints<v1::CheckpointService::Service>>>>>>>;
 
 // Thread-safe. The store outlives it.
 class CheckpointService final : public ServiceBase {
@@ -31,6 +32,8 @@ class CheckpointService final : public ServiceBase {
 
   grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* Save(grpc::CallbackServerContext* context) override;
   grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* Restore(grpc::CallbackServerContext* context) override;
+  grpc::ServerUnaryReactor* GetSave(grpc::CallbackServerContext* context, const v1::GetSaveRequest* request,
+                                    v1::GetSaveResponse* response) override;
   grpc::ServerUnaryReactor* GetRun(grpc::CallbackServerContext* context, const v1::GetRunRequest* request,
                                    v1::GetRunResponse* response) override;
   grpc::ServerUnaryReactor* ListRuns(grpc::CallbackServerContext* context, const v1::ListRunsRequest* request,

@@ -46,13 +46,18 @@ void SendBegun(SaveStream& save, RawStream& stream) {
 }
 
 absl::Status Commit(SaveStream& save, RawStream& stream, v1::SaveCommit commit) {
+  CKPT_ASSIGN_OR_RETURN(v1::GetSaveResponse outcome, save.Commit(std::move(commit)));
   v1::SaveResponse response;
-  CKPT_ASSIGN_OR_RETURN(*response.mutable_committed()->mutable_checkpoint(), save.Commit(std::move(commit)));
+  if (outcome.has_waiting()) {
+    *response.mutable_waiting() = std::move(*outcome.mutable_waiting());
+  } else {
+    *response.mutable_committed() = std::move(*outcome.mutable_committed());
+  }
   stream.Post(Serialize(response));
   grpc::ByteBuffer extra;
   if (stream.Read(extra, kHalfClose) == RawStream::Event::kMessage)
     return MakeError(absl::StatusCode::kFailedPrecondition, "OUT_OF_ORDER",
-                     "a message came after commit; the checkpoint is saved");
+                     "a message came after commit; what came before it is saved");
   return absl::OkStatus();
 }
 

@@ -206,7 +206,7 @@ absl::StatusOr<IndexResult> ChunkIndex::Index(const SessionRef& session, IndexBa
     if (!result.gone.empty()) return gone;
     for (const PackId& pack : pin) CKPT_RETURN_IF_ERROR(PutPin(txn, session.id, pack));
     batch.progress.set_new_bytes(result.new_bytes);
-    return PutRow(txn, keys::Progress(session.id, session.fence, batch.number), batch.progress);
+    return PutRow(txn, keys::Progress(session.id, session.rank, session.fence, batch.number), batch.progress);
   });
   if (!result.gone.empty() && status == gone) return IndexResult{std::move(result.gone), 0};
   CKPT_RETURN_IF_ERROR(status);

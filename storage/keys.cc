@@ -29,6 +29,7 @@ enum Table : char {
   kReference = 'Q',
   kVersionPack = 'R',
   kPendingMarker = 'S',
+  kPart = 'T',
 };
 
 // Builds a key. Numbers are big-endian, so that they sort; a text ends with a NUL, which no name has.
@@ -82,10 +83,14 @@ std::string Attempt(std::string_view domain, std::string_view attempt_key) {
 }
 std::string Session(const SessionId& session) { return Key(kSession).Raw(session.view()).Take(); }
 std::string Sessions() { return Key(kSession).Take(); }
-std::string Progress(const SessionId& session, std::uint64_t fence, std::uint64_t batch) {
-  return Key(kProgress).Raw(session.view()).Number(fence).Number(batch).Take();
+std::string Progress(const SessionId& session, std::uint32_t rank, std::uint64_t fence, std::uint64_t batch) {
+  return Key(kProgress).Raw(session.view()).Number(rank).Number(fence).Number(batch).Take();
 }
 std::string ProgressOf(const SessionId& session) { return Key(kProgress).Raw(session.view()).Take(); }
+std::string Part(const SessionId& session, std::uint32_t rank) {
+  return Key(kPart).Raw(session.view()).Number(rank).Take();
+}
+std::string PartsOf(const SessionId& session) { return Key(kPart).Raw(session.view()).Take(); }
 std::string RunIds() { return Key(kRunIds).Take(); }
 std::string Run(std::string_view domain, std::string_view run) { return Key(kRun).Text(domain).Text(run).Take(); }
 std::string Runs(std::string_view domain) { return Key(kRun).Text(domain).Take(); }
@@ -140,6 +145,11 @@ absl::StatusOr<SessionId> SessionOf(std::string_view key) {
 }
 absl::StatusOr<PackId> PinnedPackOf(std::string_view key) {
   return IdAt<PackId>(key, kPinBySession, 1 + SessionId::kSize, 1 + SessionId::kSize + PackId::kSize);
+}
+absl::StatusOr<std::uint32_t> RankOf(std::string_view key) {
+  constexpr std::size_t kFixed = 1 + SessionId::kSize;
+  if (key.size() != kFixed + 8 || key[0] != kPart) return Malformed(key);
+  return static_cast<std::uint32_t>(ReadNumber(key.substr(kFixed)));
 }
 absl::StatusOr<SessionId> PinningSessionOf(std::string_view key) {
   return IdAt<SessionId>(key, kPinByPack, 1 + PackId::kSize, 1 + PackId::kSize + SessionId::kSize);

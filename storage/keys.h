@@ -28,10 +28,12 @@ std::string Domain(std::string_view domain);
 std::string Attempt(std::string_view domain, std::string_view attempt_key);
 std::string Session(const SessionId& session);
 std::string Sessions();  // prefix of all
-// Of one session, in the order in which they were written.
-std::string Progress(const SessionId& session, std::uint64_t fence, std::uint64_t batch);
+// What one rank's streams of a session wrote, in this order.
+std::string Progress(const SessionId& session, std::uint32_t rank, std::uint64_t fence, std::uint64_t batch);
 std::string ProgressOf(const SessionId& session);  // prefix
-std::string RunIds();                              // the counter
+std::string Part(const SessionId& session, std::uint32_t rank);
+std::string PartsOf(const SessionId& session);  // prefix
+std::string RunIds();                           // the counter
 std::string Run(std::string_view domain, std::string_view run);
 std::string Runs(std::string_view domain);  // prefix
 std::string EpochVersions(std::uint64_t run_id, std::int64_t epoch);
@@ -59,6 +61,7 @@ std::string PendingMarkers();  // prefix
 absl::StatusOr<PackId> PackOf(std::string_view pack_key);              // Pack
 absl::StatusOr<SessionId> SessionOf(std::string_view session_key);     // Session
 absl::StatusOr<PackId> PinnedPackOf(std::string_view pin_key);         // PinBySession
+absl::StatusOr<std::uint32_t> RankOf(std::string_view part_key);       // Part
 absl::StatusOr<SessionId> PinningSessionOf(std::string_view pin_key);  // PinByPack
 struct ReferenceKey {
   PackId pack;

@@ -48,8 +48,8 @@ const SessionId kSession = IdOf<SessionId>('s');
 TEST(Keys, AreInTheOrderOfTheirNumbers) {
   std::vector<std::string> fences, batches, runs, versions, sequences;
   for (const std::uint64_t n : Numbers()) {
-    fences.push_back(keys::Progress(kSession, n, kLast - n));
-    batches.push_back(keys::Progress(kSession, 5, n));
+    fences.push_back(keys::Progress(kSession, 7, n, kLast - n));
+    batches.push_back(keys::Progress(kSession, 7, 5, n));
     runs.push_back(keys::Checkpoint(n, -3, kLast - n));
     versions.push_back(keys::Checkpoint(7, -3, n));
     sequences.push_back(keys::Sequence({7, n}));
@@ -88,7 +88,7 @@ TEST(Keys, ANameThatBeginsLikeAnotherIsApartFromIt) {
 TEST(Keys, OfOneOwnerStandBelowItsPrefix) {
   const VersionId version{3, 9};
   EXPECT_THAT(keys::Session(kSession), StartsWith(keys::Sessions()));
-  EXPECT_THAT(keys::Progress(kSession, 1, 2), StartsWith(keys::ProgressOf(kSession)));
+  EXPECT_THAT(keys::Progress(kSession, 0, 1, 2), StartsWith(keys::ProgressOf(kSession)));
   EXPECT_THAT(keys::Checkpoint(3, -1, 2), StartsWith(keys::CheckpointsOfEpoch(3, -1)));
   EXPECT_THAT(keys::CheckpointsOfEpoch(3, -1), StartsWith(keys::CheckpointsOf(3)));
   EXPECT_THAT(keys::Checkpoint(3, 1, 2), Not(StartsWith(keys::CheckpointsOfEpoch(3, -1))));
@@ -102,7 +102,8 @@ TEST(Keys, OfOneOwnerStandBelowItsPrefix) {
 
 // docs/format.md: locks are taken in the order of the letters.
 TEST(Keys, HaveTheLettersAndBytesOfTheFormat) {
-  const std::string pack(16, 'p'), session(16, 's'), number = "\0\0\0\0\0\0\0\x07"s, two = "\0\0\0\0\0\0\0\x02"s;
+  const std::string pack(16, 'p'), session(16, 's'), number = "\0\0\0\0\0\0\0\x07"s, one = "\0\0\0\0\0\0\0\x01"s,
+                                                     two = "\0\0\0\0\0\0\0\x02"s;
   const Digest digest = IdOf<Digest>('d');
   const std::string sha(32, 'd'), minus_one = "\x7f\xff\xff\xff\xff\xff\xff\xff"s;
   const VersionId version{7, 2};
@@ -110,7 +111,7 @@ TEST(Keys, HaveTheLettersAndBytesOfTheFormat) {
   EXPECT_EQ(keys::Domain("x"), "Bx\0"s);
   EXPECT_EQ(keys::Attempt("x", session), "Cx\0"s + session);
   EXPECT_EQ(keys::Session(kSession), "D"s + session);
-  EXPECT_EQ(keys::Progress(kSession, 7, 2), "E"s + session + number + two);
+  EXPECT_EQ(keys::Progress(kSession, 1, 7, 2), "E"s + session + one + number + two);
   EXPECT_EQ(keys::Run("x", "r/1"), "Fx\0r/1\0"s);
   EXPECT_EQ(keys::RunIds(), "G");
   EXPECT_EQ(keys::EpochVersions(7, -1), "H"s + number + minus_one);

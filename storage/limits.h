@@ -1,6 +1,7 @@
 // How much of everything the store takes.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace ckpt::storage {
@@ -14,6 +15,9 @@ inline constexpr std::uint32_t kMaxChunkSize = 1U << 20;
 // Chunks of one tensor, so that its description fits into a message.
 inline constexpr std::uint64_t kMaxChunksPerTensor = 65536;
 
+// Bytes of a tensor's description: the same, of one that several trainers saved.
+inline constexpr std::size_t kMaxTensorBytes = 7U << 19;
+
 // Chunks of one state: what is kept of each in memory, some 200 bytes, until the commit.
 inline constexpr std::uint64_t kMaxChunks = 16'000'000;
 
@@ -26,6 +30,9 @@ inline constexpr std::uint64_t kMaxManifestParts = 300'000;
 
 // Digests in one Have; ranges in one Want.
 inline constexpr std::uint64_t kMaxPerQuestion = 16384;
+
+// Trainers that save one checkpoint together.
+inline constexpr std::uint32_t kMaxWorldSize = 4096;
 
 // Haves of one stream: their answers wait in memory for a client that writes all and only then reads.
 inline constexpr std::uint64_t kMaxHaves = 16384;

@@ -228,7 +228,7 @@ TEST_F(Protocol, AnAttemptThatBeginsAgainResumesWithWhatWasAcked) {
   ASSERT_THAT(SendTree(*save, {{"m.a", Data('a')}}), IsOk());
   const auto checkpoint = save->Commit(kNoMetrics);
   ASSERT_THAT(checkpoint.status(), IsOk());
-  EXPECT_GE(checkpoint->new_bytes(), kChunk) << "what the first stream stored counts";
+  EXPECT_GE(checkpoint->committed().checkpoint().new_bytes(), kChunk) << "what the first stream stored counts";
   EXPECT_EQ(Restore("r@1").value()["m.a"], Data('a'));
 }
 
@@ -371,8 +371,8 @@ TEST_F(Protocol, TwoSavesOfOneEpochAreTwoVersions) {
   const auto b = Begin(BeginOf("r", 1));
   ASSERT_THAT(Send(*a, {{"m.a", Data('a')}}), IsOk());
   ASSERT_THAT(Send(*b, {{"m.a", Data('b')}}), IsOk());
-  EXPECT_EQ(b->Commit(kNoMetrics).value().version(), 1);
-  EXPECT_EQ(a->Commit(kNoMetrics).value().version(), 2);
+  EXPECT_EQ(b->Commit(kNoMetrics).value().committed().checkpoint().version(), 1);
+  EXPECT_EQ(a->Commit(kNoMetrics).value().committed().checkpoint().version(), 2);
   EXPECT_EQ(Restore("r@1#1").value()["m.a"], Data('b'));
   EXPECT_EQ(Restore("r@1#2").value()["m.a"], Data('a'));
 }

@@ -5,10 +5,12 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "base/data_type.h"
 #include "base/status.h"
 #include "base/utf8.h"
 #include "storage/limits.h"
 #include "storage/names.h"
+#include "storage/part_merge.h"
 #include "storage/reference.h"
 
 namespace ckpt::storage {
@@ -31,17 +33,22 @@ absl::Status CheckPrimaryMetric(std::string_view text) {
       absl::StrCat("'", PrintableUtf8(text.substr(0, 80)), "' is no primary metric: use NAME, NAME:min or NAME:max"));
 }
 
+absl::Status CheckAttemptKey(std::string_view key) {
+  if (key.size() == 16) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kInvalidArgument, "BAD_ATTEMPT_KEY", "the attempt key must be 16 random bytes");
+}
+
 absl::StatusOr<v1::SessionRow> WantedSession(v1::SaveBegin begin) {
   if (begin.domain().empty()) begin.set_domain("default");
   CKPT_RETURN_IF_ERROR(CheckDomain(begin.domain()));
   CKPT_RETURN_IF_ERROR(CheckRunName(begin.run()));
   CKPT_RETURN_IF_ERROR(CheckAndSort(*begin.mutable_metrics()));
   CKPT_RETURN_IF_ERROR(CheckAndSort(*begin.mutable_labels()));
-  if (begin.attempt_key().size() != 16)
-    return MakeError(absl::StatusCode::kInvalidArgument, "BAD_ATTEMPT_KEY", "the attempt key must be 16 random bytes");
-  if (begin.world_size() > 1 || begin.rank() != 0)
-    return MakeError(absl::StatusCode::kInvalidArgument, "SHARDED_SAVE",
-                     "this server takes a checkpoint from one trainer only: world_size 1, rank 0");
+  CKPT_RETURN_IF_ERROR(CheckAttemptKey(begin.attempt_key()));
+  if (begin.world_size() == 0) begin.set_world_size(1);
+  if (begin.world_size() > kMaxWorldSize)
+    return MakeError(absl::StatusCode::kInvalidArgument, "BAD_RANK",
+                     absl::StrCat("a checkpoint is saved by ", kMaxWorldSize, " trainers at most"));
   CKPT_RETURN_IF_ERROR(CheckPrimaryMetric(begin.primary_metric()));
   v1::SessionRow row;
   row.set_domain(std::move(*begin.mutable_domain()));
@@ -51,7 +58,12 @@ absl::StatusOr<v1::SessionRow> WantedSession(v1::SaveBegin begin) {
   *row.mutable_metrics() = std::move(*begin.mutable_metrics());
   *row.mutable_labels() = std::move(*begin.mutable_labels());
   row.set_attempt_key(std::move(*begin.mutable_attempt_key()));
-  row.set_world_size(1);
+  row.set_world_size(begin.world_size());
+  row.set_coordinated(begin.coordinated());
+  if (begin.rank() >= PartCount(row))
+    return MakeError(absl::StatusCode::kInvalidArgument, "BAD_RANK",
+                     absl::StrCat("rank ", begin.rank(), " is none of the ", begin.world_size(),
+                                  begin.coordinated() ? " trainers and no coordinator" : " trainers"));
   row.set_primary_metric(std::move(*begin.mutable_primary_metric()));
   return row;
 }
@@ -68,10 +80,11 @@ absl::StatusOr<std::vector<Digest>> SplitDigests(std::string_view list) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<SaveStream>> SaveStream::Begin(Store& store, v1::SaveBegin begin, OnAck on_ack) {
+  const std::uint32_t rank = begin.rank();
   CKPT_ASSIGN_OR_RETURN(const v1::SessionRow wanted, WantedSession(std::move(begin)));
   CKPT_RETURN_IF_ERROR(store.reserve().Admit(0));
   CKPT_ASSIGN_OR_RETURN(const std::uint32_t chunk_size, store.OpenDomain(wanted.domain()));
-  CKPT_ASSIGN_OR_RETURN(BegunSession begun, store.sessions().Begin(wanted, 0));
+  CKPT_ASSIGN_OR_RETURN(BegunSession begun, store.sessions().Begin(wanted, rank));
   absl::Cleanup end = [&store, id = begun.ref.id] { store.sessions().End(id); };  // if there is no thread to be had
   auto stream = std::unique_ptr<SaveStream>(new SaveStream(store, chunk_size, std::move(begun), std::move(on_ack)));
   std::move(end).Cancel();
@@ -86,17 +99,12 @@ SaveStream::SaveStream(Store& store, std::uint32_t chunk_size, BegunSession begu
       chunk_size_(chunk_size),
       session_(std::move(begun.ref)),
       row_(std::move(begun.row)),
+      in_parts_(PartCount(row_) > 1),
       again_(row_.state() == v1::SessionRow::COMMITTED),
       on_ack_(std::move(on_ack)),
       progress_(std::move(begun.progress)),
-      tensors_(chunk_size),
-      manifest_(chunk_size, [this](const Digest& digest, std::string record) {
-        used_.push_back({{true, digest}, 0});
-        const auto size = static_cast<std::uint32_t>(record.size());
-        const Fingerprint fingerprint = Xxh3(record);
-        state_status_.Update(
-            AddItem({RecordKind::kManifestPart, digest, fingerprint, size, Payload::Of(std::move(record)), 0, 0}));
-      }) {
+      tensors_(chunk_size, in_parts_ ? TensorIntake::Take::kBoxes : TensorIntake::Take::kWhole),
+      manifest_(chunk_size, RecordSink()) {
   for (const v1::ProgressRow& row : progress_) {
     earlier_new_bytes_ += row.new_bytes();
     acked_earlier_ += static_cast<std::uint64_t>(row.chunks_size());
@@ -171,7 +179,7 @@ absl::Status SaveStream::AddTensors(v1::TensorBatch batch) {
   if (has_state_) return OutOfOrder("a tensor comes after the state tree");
   for (v1::Tensor& tensor : *batch.mutable_tensors()) {
     CKPT_RETURN_IF_ERROR(tensors_.Begin(std::move(tensor)));
-    if (tensors_.Complete()) CKPT_RETURN_IF_ERROR(FinishTensor());
+    if (tensors_.Complete()) CKPT_RETURN_IF_ERROR(manifest_.AddTensor(tensors_.tensor(), tensors_.size_bytes()));
   }
   return absl::OkStatus();
 }
@@ -224,8 +232,6 @@ absl::Status SaveStream::AddItem(BatchItem item) {
     if (++chunks_ > kMaxChunks)
       return MakeError(absl::StatusCode::kInvalidArgument, "TOO_LARGE",
                        absl::StrCat("a state may have ", kMaxChunks, " chunks at most"));
-    CKPT_ASSIGN_OR_RETURN(const std::uint32_t component, ComponentIndex(tensors_.tensor().component()));
-    used_.push_back({{false, item.digest}, component});
   }
   const bool finished = item.kind == RecordKind::kChunk && tensors_.Complete();
   if (!again_) {
@@ -233,34 +239,19 @@ absl::Status SaveStream::AddItem(BatchItem item) {
     pending_.push_back(std::move(item));
     if (pending_bytes_ >= kBatchBytes || pending_.size() >= kBatchItems) CKPT_RETURN_IF_ERROR(Flush(true));
   }
-  return finished ? FinishTensor() : absl::OkStatus();
+  return finished ? manifest_.AddTensor(tensors_.tensor(), tensors_.size_bytes()) : absl::OkStatus();
 }
 
-absl::Status SaveStream::FinishTensor() {
-  manifest_.AddTensor(tensors_.tensor(), tensors_.size_bytes());
-  return CheckManifest();
+absl::Status SaveStream::AddRecord(RecordKind kind, const Digest& digest, std::string record) {
+  const Fingerprint fingerprint = Xxh3(record);
+  const auto size = static_cast<std::uint32_t>(record.size());
+  return AddItem({kind, digest, fingerprint, size, Payload::Of(std::move(record)), 0, 0});
 }
 
-absl::Status SaveStream::CheckManifest() const {
-  CKPT_RETURN_IF_ERROR(state_status_);
-  if (manifest_.part_count() <= kMaxManifestParts) return absl::OkStatus();
-  return MakeError(
-      absl::StatusCode::kInvalidArgument, "TOO_LARGE",
-      "the description of the state (small tensors, texts and other values) is too large; keep its data in "
-      "tensors of 4 KiB and more");
-}
-
-absl::StatusOr<std::uint32_t> SaveStream::ComponentIndex(const std::string& component) {
-  const auto known = component_index_.find(component);
-  if (known != component_index_.end()) return known->second;
-  if (components_.size() > kMaxComponents)
-    return MakeError(absl::StatusCode::kInvalidArgument, "BAD_STATE",
-                     absl::StrCat("tensor ", tensors_.tensor().path(), ": a state has ", kMaxComponents,
-                                  " components at most; where the top level has more keys, its tensors are in none"));
-  const auto index = static_cast<std::uint32_t>(components_.size());
-  component_index_.emplace(component, index);
-  components_.push_back(component);
-  return index;
+ManifestDraft::Sink SaveStream::RecordSink() {
+  return [this](RecordKind kind, const Digest& digest, std::string record) {
+    return AddRecord(kind, digest, std::move(record));
+  };
 }
 
 absl::Status SaveStream::Flush(bool wait) {
@@ -294,37 +285,56 @@ absl::Status SaveStream::AddState(const v1::StatePart& part) {
                        absl::StrCat("a state may have ", kMaxNodes, " values at most"));
     CKPT_RETURN_IF_ERROR(walk_.Next(node));
     if (HasTensor(node.kind())) CKPT_RETURN_IF_ERROR(tensors_.Place(node.tensor(), walk_.path(), walk_.component()));
-    manifest_.AddNode(node);
-    CKPT_RETURN_IF_ERROR(CheckManifest());
+    CKPT_RETURN_IF_ERROR(manifest_.AddNode(node));
   }
   return absl::OkStatus();
 }
 
 absl::Status SaveStream::CheckState() const {
   if (!tensors_.Complete()) return OutOfOrder("commit comes while a tensor lacks chunks");
-  if (!walk_.Complete()) return OutOfOrder("commit comes before the state tree is complete");
+  const bool empty = in_parts_ && manifest_.node_count() == 0;
+  if (!walk_.Complete() && !empty) return OutOfOrder("commit comes before the state tree is complete");
   return tensors_.CheckAllPlaced();
 }
 
-absl::StatusOr<v1::Checkpoint> SaveStream::DraftCheckpoint(v1::SaveCommit commit) const {
+absl::StatusOr<v1::GetSaveResponse> SaveStream::Commit(v1::SaveCommit commit) {
+  CKPT_RETURN_IF_ERROR(CheckState());
+  CKPT_RETURN_IF_ERROR(CheckAndSort(*commit.mutable_metrics()));
+  if (in_parts_) return CommitPart(std::move(*commit.mutable_metrics()));
+  v1::GetSaveResponse outcome;
+  CKPT_ASSIGN_OR_RETURN(*outcome.mutable_committed()->mutable_checkpoint(),
+                        CommitWhole(std::move(*commit.mutable_metrics())));
+  return outcome;
+}
+
+absl::StatusOr<v1::Checkpoint> SaveStream::CommitWhole(Metrics metrics) {
+  CKPT_ASSIGN_OR_RETURN(v1::Checkpoint checkpoint, Describe(manifest_, walk_.components(), std::move(metrics)));
+  if (again_) return CommitAgain(checkpoint);
+  return Publish(std::move(checkpoint), manifest_, {}, earlier_new_bytes_);
+}
+
+// Finishes the manifest and says what a checkpoint of it is.
+absl::StatusOr<v1::Checkpoint> SaveStream::Describe(ManifestDraft& manifest, const std::vector<std::string>& components,
+                                                    Metrics metrics) const {
   v1::Checkpoint draft;
   draft.set_run(row_.run());
   draft.set_epoch(row_.epoch());
   if (row_.has_step()) draft.set_step(row_.step());
   *draft.mutable_metrics() = row_.metrics();
-  CKPT_RETURN_IF_ERROR(CheckAndSort(*commit.mutable_metrics()));
-  for (v1::Metric& metric : *commit.mutable_metrics()) {
+  for (v1::Metric& metric : metrics) {
     const std::string bytes = metric.SerializeAsString();
-    const bool same = std::any_of(row_.metrics().begin(), row_.metrics().end(),
+    const bool same = std::any_of(draft.metrics().begin(), draft.metrics().end(),
                                   [&](const v1::Metric& m) { return m.SerializeAsString() == bytes; });
     if (!same) *draft.add_metrics() = std::move(metric);
   }
   CKPT_RETURN_IF_ERROR(CheckAndSort(*draft.mutable_metrics()));
   *draft.mutable_labels() = row_.labels();
-  draft.set_logical_bytes(manifest_.logical_bytes());
-  draft.set_tensor_count(manifest_.tensor_count());
+  CKPT_ASSIGN_OR_RETURN(const Digest digest, manifest.Finish(components));
+  draft.set_logical_bytes(manifest.root().logical_bytes());
+  draft.set_tensor_count(manifest.root().tensor_count());
   draft.set_world_size(row_.world_size());
-  for (const std::string& component : walk_.components()) draft.add_components(component);
+  for (const std::string& component : components) draft.add_components(component);
+  draft.set_manifest_digest(std::string(digest.view()));
   return draft;
 }
 
@@ -342,38 +352,114 @@ absl::StatusOr<v1::Checkpoint> SaveStream::CommitAgain(const v1::Checkpoint& dra
   return committed_;
 }
 
-absl::StatusOr<v1::Checkpoint> SaveStream::Commit(v1::SaveCommit commit) {
-  CKPT_RETURN_IF_ERROR(CheckState());
-  Draft draft;
-  CKPT_ASSIGN_OR_RETURN(draft.checkpoint, DraftCheckpoint(std::move(commit)));
-  std::string root = manifest_.Finish(walk_.components()).SerializeAsString();
-  CKPT_RETURN_IF_ERROR(state_status_);
-  const Digest digest = Sha256(root);
-  draft.checkpoint.set_manifest_digest(std::string(digest.view()));
-  if (again_) return CommitAgain(draft.checkpoint);
-  used_.push_back({{true, digest}, 0});
-  const auto root_size = static_cast<std::uint32_t>(root.size());
-  pending_.push_back({RecordKind::kManifestRoot, digest, Xxh3(root), root_size, Payload::Of(std::move(root)), 0, 0});
+absl::StatusOr<v1::GetSaveResponse> SaveStream::CommitPart(Metrics metrics) {
+  v1::PartRow part;
+  CKPT_ASSIGN_OR_RETURN(const Digest manifest, manifest_.Finish(walk_.components()));
+  part.set_manifest(std::string(manifest.view()));
+  *part.mutable_metrics() = std::move(metrics);
+  v1::GetSaveResponse outcome;
+  v1::Checkpoint& checkpoint = *outcome.mutable_committed()->mutable_checkpoint();
+  if (again_) {
+    CKPT_RETURN_IF_ERROR(store_.parts().CheckSame(session_, part));
+    checkpoint = committed_;
+    return outcome;
+  }
+  CKPT_RETURN_IF_ERROR(Flush(true));
+  CKPT_RETURN_IF_ERROR(Settle());
+  part.set_new_bytes(earlier_new_bytes_ + writer_->new_bytes());
+  while (true) {
+    const absl::StatusOr<Parts> parts = store_.parts().Finish(session_, part);
+    if (!parts.ok()) {
+      CKPT_ASSIGN_OR_RETURN(checkpoint, CommittedMeanwhile(parts.status(), part));
+      return outcome;
+    }
+    if (const std::vector<std::uint32_t> ranks = WaitsFor(*parts); !ranks.empty()) {
+      outcome.mutable_waiting()->mutable_ranks()->Add(ranks.begin(), ranks.end());
+      return outcome;
+    }
+    absl::StatusOr<v1::Checkpoint> committed = CommitParts(*parts);
+    if (ReasonOf(committed.status()) == "PARTS_CHANGED") continue;
+    if (!committed.ok()) committed = CommittedMeanwhile(committed.status(), part);
+    CKPT_ASSIGN_OR_RETURN(checkpoint, std::move(committed));
+    return outcome;
+  }
+}
+
+// Two ranks may both find that all have finished, after one of them was cut off and came again: one of them commits,
+// and the other gets here.
+absl::StatusOr<v1::Checkpoint> SaveStream::CommittedMeanwhile(const absl::Status& status, const v1::PartRow& part) {
+  if (ReasonOf(status) != "SESSION_ENDED") return status;
+  CKPT_ASSIGN_OR_RETURN(const SessionTable::Found found, store_.sessions().Find(row_.domain(), row_.attempt_key()));
+  if (found.row.state() != v1::SessionRow::COMMITTED) return status;
+  CKPT_RETURN_IF_ERROR(store_.parts().CheckSame(session_, part));
+  return store_.versions().CommittedBy(found.row);
+}
+
+absl::StatusOr<v1::Checkpoint> SaveStream::CommitParts(const Parts& parts) {
+  const std::uint64_t before = writer_->new_bytes();
+  CKPT_ASSIGN_OR_RETURN(const StateMerge::Merged merged, MergeParts(store_, session_.domain, parts));
+  ManifestDraft manifest(chunk_size_, RecordSink());
+  for (const v1::Tensor& tensor : merged.tensors) {
+    CKPT_ASSIGN_OR_RETURN(const std::uint64_t size, SizeBytes(tensor));
+    CKPT_RETURN_IF_ERROR(manifest.AddTensor(tensor, size));
+  }
+  for (const v1::StateNode& node : merged.nodes) CKPT_RETURN_IF_ERROR(manifest.AddNode(node));
+  Metrics metrics;
+  std::vector<std::string> manifests;
+  std::uint64_t earlier_new_bytes = 0;
+  for (const std::optional<v1::PartRow>& part : parts) {
+    metrics.MergeFrom(part->metrics());
+    manifests.push_back(part->manifest());
+    earlier_new_bytes += part->new_bytes();
+  }
+  CKPT_ASSIGN_OR_RETURN(v1::Checkpoint checkpoint, Describe(manifest, merged.components, std::move(metrics)));
+  return Publish(std::move(checkpoint), manifest, std::move(manifests), earlier_new_bytes - before);
+}
+
+absl::StatusOr<v1::Checkpoint> SaveStream::Publish(v1::Checkpoint checkpoint, ManifestDraft& manifest,
+                                                   std::vector<std::string> parts, std::uint64_t earlier_new_bytes) {
   v1::VersionFact fact;
   fact.set_domain(session_.domain);
   fact.set_session(std::string(session_.id.view()));
-  *fact.mutable_checkpoint() = draft.checkpoint;
+  *fact.mutable_checkpoint() = checkpoint;
   fact.set_attempt_key(row_.attempt_key());
   fact.set_primary_metric(row_.primary_metric());
   std::string record = fact.SerializeAsString();
+  Draft draft;
   draft.fact_digest = Sha256(record);
-  const auto fact_size = static_cast<std::uint32_t>(record.size());
-  pending_.push_back(
-      {RecordKind::kVersionFact, draft.fact_digest, Xxh3(record), fact_size, Payload::Of(std::move(record)), 0, 0});
+  CKPT_RETURN_IF_ERROR(AddRecord(RecordKind::kVersionFact, draft.fact_digest, std::move(record)));
   CKPT_RETURN_IF_ERROR(Flush(true));
   CKPT_RETURN_IF_ERROR(Settle());
-  draft.checkpoint.set_new_bytes(earlier_new_bytes_ + writer_->new_bytes());
-  draft.components = std::move(components_);
-  draft.used = std::move(used_);
+  checkpoint.set_new_bytes(earlier_new_bytes + writer_->new_bytes());
+  draft.checkpoint = std::move(checkpoint);
+  draft.components = manifest.TakeComponents();
+  draft.used = manifest.TakeUsed();
+  draft.parts = std::move(parts);
   draft.fact = writer_->fact();
-  CKPT_ASSIGN_OR_RETURN(v1::Checkpoint checkpoint, store_.versions().Commit(session_, draft));
+  CKPT_ASSIGN_OR_RETURN(v1::Checkpoint committed, store_.versions().Commit(session_, draft));
   store_.MarkCommits();
-  return checkpoint;
+  return committed;
+}
+
+absl::StatusOr<v1::GetSaveResponse> GetSave(Store& store, const v1::GetSaveRequest& request) {
+  const std::string domain = request.domain().empty() ? "default" : request.domain();
+  CKPT_RETURN_IF_ERROR(CheckDomain(domain));
+  CKPT_RETURN_IF_ERROR(CheckAttemptKey(request.attempt_key()));
+  CKPT_ASSIGN_OR_RETURN(const SessionTable::Found found, store.sessions().Find(domain, request.attempt_key()));
+  v1::GetSaveResponse outcome;
+  switch (found.row.state()) {
+    case v1::SessionRow::OPEN:
+      outcome.mutable_waiting()->mutable_ranks()->Add(found.waiting.begin(), found.waiting.end());
+      return outcome;
+    case v1::SessionRow::COMMITTED: {
+      CKPT_ASSIGN_OR_RETURN(*outcome.mutable_committed()->mutable_checkpoint(),
+                            store.versions().CommittedBy(found.row));
+      return outcome;
+    }
+    default:
+      return MakeError(absl::StatusCode::kFailedPrecondition, "SESSION_ENDED",
+                       "the save ended before all its ranks had committed; save again with a new attempt");
+  }
 }
 
 }  // namespace ckpt::storage

@@ -15,7 +15,8 @@
 #include "base/state_walk.h"
 #include "ckpt/v1/service.pb.h"
 #include "storage/batch_writer.h"
-#include "storage/manifest_builder.h"
+#include "storage/manifest_draft.h"
+#include "storage/part_table.h"
 #include "storage/payload.h"
 #include "storage/session_table.h"
 #include "storage/store.h"
@@ -62,26 +63,37 @@ class SaveStream {
   // Waits until what was flushed is durable.
   absl::Status Settle();
 
-  // Completes the version: visible and durable when it returns.
-  absl::StatusOr<v1::Checkpoint> Commit(v1::SaveCommit commit);
+  // Completes the version: visible and durable when it returns committed. Of a save by several ranks it completes this
+  // rank's part, durably; the last rank's completes the version, the others wait.
+  absl::StatusOr<v1::GetSaveResponse> Commit(v1::SaveCommit commit);
 
  private:
   SaveStream(Store& store, std::uint32_t chunk_size, BegunSession begun, OnAck on_ack);
 
   void OnDurable(const std::vector<BatchItem>& items);
   absl::Status AddItem(BatchItem item);
-  absl::Status FinishTensor();
+  absl::Status AddRecord(RecordKind kind, const Digest& digest, std::string record);
+  ManifestDraft::Sink RecordSink();
   absl::Status CheckState() const;
-  absl::StatusOr<v1::Checkpoint> DraftCheckpoint(v1::SaveCommit commit) const;
+
+  // A commit's steps.
+  using Metrics = google::protobuf::RepeatedPtrField<v1::Metric>;
+  absl::StatusOr<v1::Checkpoint> CommitWhole(Metrics metrics);
+  absl::StatusOr<v1::GetSaveResponse> CommitPart(Metrics metrics);
+  absl::StatusOr<v1::Checkpoint> CommitParts(const Parts& parts);
+  absl::StatusOr<v1::Checkpoint> CommittedMeanwhile(const absl::Status& status, const v1::PartRow& part);
   absl::StatusOr<v1::Checkpoint> CommitAgain(const v1::Checkpoint& draft);
-  absl::Status CheckManifest() const;
-  absl::StatusOr<std::uint32_t> ComponentIndex(const std::string& component);
+  absl::StatusOr<v1::Checkpoint> Describe(ManifestDraft& manifest, const std::vector<std::string>& components,
+                                          Metrics metrics) const;
+  absl::StatusOr<v1::Checkpoint> Publish(v1::Checkpoint checkpoint, ManifestDraft& manifest,
+                                         std::vector<std::string> parts, std::uint64_t earlier_new_bytes);
 
   Store& store_;
   const std::uint32_t chunk_size_;
   const SessionRef session_;
   const v1::SessionRow row_;
-  const bool again_;  // the attempt had committed: nothing is written, only compared
+  const bool in_parts_;  // others save other parts of it
+  const bool again_;     // the attempt had committed: nothing is written, only compared
   const OnAck on_ack_;
   v1::Checkpoint committed_;
   std::vector<v1::ProgressRow> progress_;  // until TakeAcked
@@ -92,12 +104,8 @@ class SaveStream {
 
   TensorIntake tensors_;
   StateWalk walk_;
-  ManifestBuilder manifest_;
-  absl::Status state_status_;
+  ManifestDraft manifest_;
   bool has_state_ = false;
-  std::vector<UsedRecord> used_;
-  std::vector<std::string> components_{""};
-  absl::flat_hash_map<std::string, std::uint32_t> component_index_{{"", 0}};
 
   Mutex mutex_;
   // Chunks that this session may cite.
@@ -108,5 +116,9 @@ class SaveStream {
   std::uint64_t pending_bytes_ = 0;
   std::unique_ptr<BatchWriter> writer_;  // last: its thread uses the rest
 };
+
+// What became of a save by several ranks. Its session's lease runs anew. Errors: InvalidArgument (key, domain),
+// NotFound (SAVE_NOT_FOUND, CHECKPOINT_NOT_FOUND), FailedPrecondition SESSION_ENDED.
+absl::StatusOr<v1::GetSaveResponse> GetSave(Store& store, const v1::GetSaveRequest& request);
 
 }  // namespace ckpt::storage

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/random.h"
 #include "base/status.h"
+#include "storage/part_table.h"
 #include "storage/rows.h"
 
 namespace ckpt::storage {
@@ -113,7 +114,7 @@ absl::StatusOr<BegunSession> SessionTable::BeginOnce(Transaction& txn, const v1:
     CKPT_RETURN_IF_ERROR(ForEachRow(txn, keys::ProgressOf(begun.ref.id),
                                     [&](const std::string& key, const std::string& value) -> absl::Status {
                                       CKPT_ASSIGN_OR_RETURN(auto row, ParseRow<v1::ProgressRow>(key, value));
-                                      begun.progress.push_back(std::move(row));
+                                      if (row.rank() == rank) begun.progress.push_back(std::move(row));
                                       return absl::OkStatus();
                                     }));
   } else {  // new, or so old that it expired: then it starts over
@@ -121,11 +122,13 @@ absl::StatusOr<BegunSession> SessionTable::BeginOnce(Transaction& txn, const v1:
     begun.row = wanted;
     begun.row.set_state(v1::SessionRow::OPEN);
     begun.row.set_create_time_us(clock_.WallMicros());
-    begun.row.mutable_fences()->Resize(static_cast<int>(wanted.world_size()), 0);
+    begun.row.mutable_fences()->Resize(static_cast<int>(PartCount(wanted)), 0);
     v1::AttemptRow row;
     row.set_session(std::string(fresh.view()));
     CKPT_RETURN_IF_ERROR(PutRow(txn, attempt_key, row));
   }
+  // What this stream sends takes the place of what the rank had committed.
+  CKPT_RETURN_IF_ERROR(txn.Delete(keys::Part(begun.ref.id, rank)));
   begun.ref.fence = begun.row.fences(static_cast<int>(rank)) + 1;
   begun.row.set_fences(static_cast<int>(rank), begun.ref.fence);
   CKPT_RETURN_IF_ERROR(PutRow(txn, keys::Session(begun.ref.id), begun.row));
@@ -145,6 +148,31 @@ absl::StatusOr<BegunSession> SessionTable::Begin(const v1::SessionRow& wanted, s
   ++lease.streams;
   lease.create_time_us = begun.row.create_time_us();
   return begun;
+}
+
+absl::StatusOr<SessionTable::Found> SessionTable::Find(const std::string& domain, const std::string& attempt_key) {
+  Found found;
+  CKPT_RETURN_IF_ERROR(engine_.Transact(KvEngine::Durability::kLazy, [&](Transaction& txn) -> absl::Status {
+    CKPT_ASSIGN_OR_RETURN(const auto attempt,
+                          GetRow<v1::AttemptRow>(txn, keys::Attempt(domain, attempt_key), Hold::kNone));
+    std::optional<v1::SessionRow> row;
+    if (attempt.has_value()) {
+      CKPT_ASSIGN_OR_RETURN(found.id, keys::SessionOf(absl::StrCat(keys::Sessions(), attempt->session())));
+      CKPT_ASSIGN_OR_RETURN(row, GetRow<v1::SessionRow>(txn, keys::Session(found.id), Hold::kShared));
+    }
+    if (!row.has_value())
+      return MakeError(absl::StatusCode::kNotFound, "SAVE_NOT_FOUND", "no save began with this attempt key");
+    found.row = *std::move(row);
+    if (found.row.state() == v1::SessionRow::OPEN) {
+      // With the row held, as in BeginOnce.
+      const MutexLock lock(mutex_);
+      leases_[found.id].ends = clock_.Uptime() + lease_;
+    }
+    CKPT_ASSIGN_OR_RETURN(const Parts parts, ReadParts(txn, found.id, found.row));
+    found.waiting = WaitsFor(parts);
+    return absl::OkStatus();
+  }));
+  return found;
 }
 
 void SessionTable::End(const SessionId& session) {
@@ -194,6 +222,8 @@ absl::Status SessionTable::Expire(const SessionId& session) {
     row->set_state(v1::SessionRow::EXPIRED);
     CKPT_RETURN_IF_ERROR(PutRow(txn, keys::Session(session), *row));
     ended = *std::move(row);
+    CKPT_RETURN_IF_ERROR(ForEachRow(txn, keys::PartsOf(session),
+                                    [&](const std::string& key, const std::string&) { return txn.Delete(key); }));
     return DropPinsAndProgress(txn, session);
   }));
   if (ended.has_value())

@@ -56,6 +56,15 @@ class SessionTable {
   // ATTEMPT_REUSED (the key began something else).
   absl::StatusOr<BegunSession> Begin(const v1::SessionRow& wanted, std::uint32_t rank);
 
+  // What became of the attempt: its session as it is now, and the ranks that have not committed. If it is open, its
+  // lease runs from now. NotFound SAVE_NOT_FOUND.
+  struct Found {
+    SessionId id;
+    v1::SessionRow row;
+    std::vector<std::uint32_t> waiting;
+  };
+  absl::StatusOr<Found> Find(const std::string& domain, const std::string& attempt_key);
+
   // The stream is gone; the lease runs from now.
   void End(const SessionId& session);
 

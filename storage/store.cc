@@ -69,7 +69,8 @@ Store::Store(StoreOptions options, FolderLock lock, std::unique_ptr<DiskReserve>
       engine_(std::move(engine)),
       pack_table_(*engine_),
       chunks_(*engine_),
-      sessions_(*engine_, *options_.clock, options_.lease) {}
+      sessions_(*engine_, *options_.clock, options_.lease),
+      parts_(*engine_) {}
 
 Store::~Store() {
   {

@@ -26,6 +26,7 @@
 #include "storage/limits.h"
 #include "storage/pack_store.h"
 #include "storage/pack_table.h"
+#include "storage/part_table.h"
 #include "storage/session_table.h"
 #include "storage/version_table.h"
 
@@ -75,6 +76,7 @@ class Store {
   PackStore& packs() { return *packs_; }
   ChunkIndex& chunks() { return chunks_; }
   SessionTable& sessions() { return sessions_; }
+  PartTable& parts() { return parts_; }
   VersionTable& versions() { return *versions_; }
   DiskReserve& reserve() { return *reserve_; }
 
@@ -93,6 +95,7 @@ class Store {
   std::unique_ptr<PackStore> packs_;
   ChunkIndex chunks_;
   SessionTable sessions_;
+  PartTable parts_;
   std::unique_ptr<VersionTable> versions_;
 
   Mutex mutex_;

@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 
+#include "base/box.h"
 #include "base/random.h"
 #include "base/status.h"
 
@@ -56,7 +57,11 @@ absl::Status StoreTest::SendTensors(SaveStream& save, const Tensors& tensors) {
     tensor.set_component(ComponentOf(path));
     tensor.set_dtype(v1::DTYPE_UINT8);
     tensor.add_shape(bytes.size());
-    if (bytes.size() < kInlineLimit) tensor.set_inline_data(bytes);
+    if (bytes.size() < kInlineLimit) {
+      tensor.set_inline_data(bytes);
+    } else {
+      *tensor.add_boxes() = WholeBox(tensor);
+    }
     CKPT_RETURN_IF_ERROR(save.AddTensors(std::move(batch)));
     if (bytes.size() < kInlineLimit) continue;
     for (std::size_t at = 0; at < bytes.size(); at += kChunk) {
@@ -107,7 +112,8 @@ absl::StatusOr<v1::Checkpoint> StoreTest::Save(const v1::SaveBegin& begin, const
     metric.set_name(name);
     metric.set_value(value);
   }
-  return save->Commit(commit);
+  CKPT_ASSIGN_OR_RETURN(v1::GetSaveResponse outcome, save->Commit(commit));
+  return std::move(*outcome.mutable_committed()->mutable_checkpoint());
 }
 
 absl::StatusOr<std::map<std::string, std::string>> StoreTest::Restore(const std::string& reference) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "base/box.h"
 #include "base/data_type.h"
 #include "base/status.h"
 #include "base/utf8.h"
@@ -53,20 +54,37 @@ absl::Status TensorIntake::CheckView() {
 }
 
 // The tensor is one box: itself, in memory order.
-absl::Status TensorIntake::CheckBox() {
-  const auto order = DenseOrder(tensor_);
-  if (!order.has_value())
-    return Invalid(tensor_, "BAD_TENSOR", "its strides are not a dense layout; save it contiguous, or as a view");
-  v1::Box whole;
-  for (const int dim : *order) {
-    whole.add_offset(0);
-    whole.add_shape(tensor_.shape(dim));
-  }
+absl::Status TensorIntake::CheckWhole() {
+  const bool small = size_ < kInlineLimit;
+  if (tensor_.inline_data().size() != (small ? size_ : 0))
+    return Invalid(tensor_, "WRONG_SIZE",
+                   absl::StrCat("its shape says ", size_, " bytes, of which ", small ? size_ : 0,
+                                " must be inline, and ", tensor_.inline_data().size(), " are"));
+  const v1::Box whole = WholeBox(tensor_);
   if (tensor_.boxes_size() > 1 ||
       (tensor_.boxes_size() == 1 && tensor_.boxes(0).SerializeAsString() != whole.SerializeAsString()))
-    return Invalid(tensor_, "SHARDED_TENSOR", "its box is not the whole tensor, and this server takes no shards");
+    return Invalid(tensor_, "SHARDED_TENSOR", "its box is not the whole tensor, and one trainer saves it alone");
   tensor_.clear_boxes();
-  if (wanted_chunks_ != 0) *tensor_.add_boxes() = std::move(whole);
+  if (!small) *tensor_.add_boxes() = whole;
+  return absl::OkStatus();
+}
+
+// The boxes are those that this rank sends.
+absl::Status TensorIntake::CheckBoxes() {
+  const bool small = size_ < kInlineLimit;
+  if (!tensor_.inline_data().empty()) {
+    if (!small || tensor_.inline_data().size() != size_ || tensor_.boxes_size() != 0)
+      return Invalid(tensor_, "WRONG_SIZE",
+                     "its inline bytes are not all that its shape says, or too many, or it has boxes too");
+    return absl::OkStatus();
+  }
+  for (const v1::Box& box : tensor_.boxes()) {
+    CKPT_RETURN_IF_ERROR(CheckBox(tensor_, box));
+    if (!box.digests().empty() || !box.fingerprints().empty())
+      return Invalid(tensor_, "BAD_BOX", "a box says what its chunks are: they follow, each by itself");
+    if (box.inline_data().size() != (small ? BoxBytes(tensor_, box) : 0))
+      return Invalid(tensor_, "WRONG_SIZE", "a box's inline bytes are not as many as they must be");
+  }
   return absl::OkStatus();
 }
 
@@ -83,42 +101,57 @@ absl::Status TensorIntake::Begin(v1::Tensor header) {
   CKPT_RETURN_IF_ERROR(CheckNames(tensor_));
   CKPT_ASSIGN_OR_RETURN(size_, SizeBytes(tensor_));
   if (tensor_.has_view_of()) {
+    if (take_ == Take::kBoxes)
+      return Invalid(tensor_, "SHARDED_VIEW", "it is a view, which a save by several trainers cannot have");
     CKPT_RETURN_IF_ERROR(CheckView());
   } else {
     if (tensor_.view_offset_bytes() != 0) return Invalid(tensor_, "BAD_TENSOR", "it has an offset and is no view");
-    const bool small = size_ < kInlineLimit;
-    if (tensor_.inline_data().size() != (small ? size_ : 0))
-      return Invalid(tensor_, "WRONG_SIZE",
-                     absl::StrCat("its shape says ", size_, " bytes, of which ", small ? size_ : 0,
-                                  " must be inline, and ", tensor_.inline_data().size(), " are"));
-    wanted_chunks_ = small ? 0 : (size_ + chunk_size_ - 1) / chunk_size_;
-    if (wanted_chunks_ > kMaxChunksPerTensor)
-      return Invalid(tensor_, "TENSOR_TOO_LARGE",
-                     absl::StrCat("its ", size_, " bytes are more than ", kMaxChunksPerTensor, " chunks; split it"));
-    CKPT_RETURN_IF_ERROR(CheckBox());
+    if (!DenseOrder(tensor_).has_value())
+      return Invalid(tensor_, "BAD_TENSOR", "its strides are not a dense layout; save it contiguous, or as a view");
+    CKPT_RETURN_IF_ERROR(take_ == Take::kWhole ? CheckWhole() : CheckBoxes());
+    CKPT_RETURN_IF_ERROR(ExpectChunks());
   }
   const Fingerprint name = NameOf(tensor_.path(), tensor_.component());
   places_.push_back({name, tensor_.has_view_of() ? 0 : size_, tensor_.has_view_of(), false, false});
   return absl::OkStatus();
 }
 
-std::uint64_t TensorIntake::next_chunk_size() const {
-  return std::min<std::uint64_t>(chunk_size_, size_ - chunks_ * chunk_size_);
+absl::Status TensorIntake::ExpectChunks() {
+  if (size_ < kInlineLimit) return absl::OkStatus();
+  for (const v1::Box& box : tensor_.boxes()) {
+    wanted_chunks_ += (BoxBytes(tensor_, box) + chunk_size_ - 1) / chunk_size_;
+    if (wanted_chunks_ > kMaxChunksPerTensor)
+      return Invalid(tensor_, "TENSOR_TOO_LARGE",
+                     absl::StrCat("its ", size_, " bytes are more than ", kMaxChunksPerTensor, " chunks; split it"));
+  }
+  box_ = -1;
+  box_left_ = 0;
+  EnterBox();
+  return absl::OkStatus();
 }
+
+// Goes on to the next box when the one at hand has all its bytes.
+void TensorIntake::EnterBox() {
+  if (box_left_ == 0 && chunks_ < wanted_chunks_) box_left_ = BoxBytes(tensor_, tensor_.boxes(++box_));
+}
+
+std::uint64_t TensorIntake::next_chunk_size() const { return std::min<std::uint64_t>(chunk_size_, box_left_); }
 
 absl::Status TensorIntake::AddChunk(const Digest& digest, const Fingerprint& fingerprint, std::uint64_t size_bytes) {
   if (Complete())
     return MakeError(absl::StatusCode::kInvalidArgument, "WRONG_SIZE",
                      places_.empty() ? "a chunk comes before any tensor"
-                                     : absl::StrCat("tensor ", tensor_.path(), " has all its ", size_,
-                                                    " bytes, and another chunk comes"));
+                                     : absl::StrCat("tensor ", tensor_.path(), " has all its ", wanted_chunks_,
+                                                    " chunks, and another one comes"));
   if (size_bytes != next_chunk_size())
     return Invalid(tensor_, "WRONG_SIZE",
                    absl::StrCat("chunk ", chunks_, " must have ", next_chunk_size(), " bytes, not ", size_bytes));
-  v1::Box& box = *tensor_.mutable_boxes(0);
+  v1::Box& box = *tensor_.mutable_boxes(box_);
   box.mutable_digests()->append(digest.view());
   box.mutable_fingerprints()->append(fingerprint.view());
   ++chunks_;
+  box_left_ -= size_bytes;
+  EnterBox();
   return absl::OkStatus();
 }
 

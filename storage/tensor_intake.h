@@ -16,7 +16,10 @@ namespace ckpt::storage {
 // Not thread-safe. Memory: some 40 bytes a tensor, and the tensor at hand.
 class TensorIntake {
  public:
-  explicit TensorIntake(std::uint32_t chunk_size) : chunk_size_(chunk_size) {}
+  // What one trainer sends: the whole of each tensor, or the boxes of it that are this rank's.
+  enum class Take { kWhole, kBoxes };
+
+  TensorIntake(std::uint32_t chunk_size, Take take) : chunk_size_(chunk_size), take_(take) {}
 
   // Starts the next tensor. Errors: InvalidArgument, with the path; FailedPrecondition OUT_OF_ORDER while the last one
   // lacks chunks.
@@ -28,7 +31,8 @@ class TensorIntake {
   // True when the tensor at hand has all its chunks.
   [[nodiscard]] bool Complete() const { return chunks_ == wanted_chunks_; }
 
-  // The tensor at hand, its number, the bytes that it adds to the checkpoint, and the next chunk's index and size.
+  // The tensor at hand, its number, the bytes of its whole that it adds to the checkpoint, and the next chunk's index,
+  // counted over its boxes, and size.
   [[nodiscard]] const v1::Tensor& tensor() const { return tensor_; }
   [[nodiscard]] std::uint64_t number() const { return places_.size() - 1; }
   [[nodiscard]] std::uint64_t size_bytes() const { return tensor_.has_view_of() ? 0 : size_; }
@@ -45,13 +49,20 @@ class TensorIntake {
 
  private:
   absl::Status CheckView();
-  absl::Status CheckBox();
+  absl::Status CheckWhole();
+  absl::Status CheckBoxes();
+  absl::Status ExpectChunks();
+  void EnterBox();
 
   const std::uint32_t chunk_size_;
+  const Take take_;
   v1::Tensor tensor_;
   std::uint64_t size_ = 0;
   std::uint64_t chunks_ = 0;
   std::uint64_t wanted_chunks_ = 0;
+  // The box that the next chunk belongs to.
+  int box_ = 0;
+  std::uint64_t box_left_ = 0;  // bytes of it to come
 
   // By number.
   struct PlaceOf {

@@ -53,14 +53,14 @@ class Intake : public testing::Test {
 
   // Why a new intake, given tensor number 0 of 4000 bytes, refuses this one. "" if it takes it.
   static std::string WhyNot(const v1::Tensor& tensor) {
-    TensorIntake intake(kChunk);
+    TensorIntake intake(kChunk, TensorIntake::Take::kWhole);
     EXPECT_TRUE(intake.Begin(BytesOf("m.first", 4000)).ok());
     const absl::Status status = intake.Begin(tensor);
     EXPECT_TRUE(status.ok() || absl::IsInvalidArgument(status)) << status;
     return ReasonOf(status);
   }
 
-  TensorIntake intake_{kChunk};
+  TensorIntake intake_{kChunk, TensorIntake::Take::kWhole};
   int chunks_ = 0;
 };
 

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
 #include "storage/keys.h"
+#include "storage/part_table.h"
 #include "storage/record_bitmap.h"
 #include "storage/rows.h"
 #include "storage/run_summary.h"
@@ -52,6 +53,16 @@ absl::StatusOr<std::map<PackComponent, std::string>> CollectReferences(Transacti
   }
   AddRecord(references[{draft.fact.pack, 0}], draft.fact.ordinal);
   return references;
+}
+
+// The parts must be those that the draft was merged from. The caller holds the session's row exclusive.
+absl::Status CheckParts(Transaction& txn, const SessionRef& session, const v1::SessionRow& row, const Draft& draft) {
+  CKPT_ASSIGN_OR_RETURN(const Parts parts, ReadParts(txn, session.id, row));
+  const bool same = std::equal(
+      parts.begin(), parts.end(), draft.parts.begin(), draft.parts.end(),
+      [](const auto& part, const std::string& manifest) { return part.has_value() && part->manifest() == manifest; });
+  return same ? absl::OkStatus()
+              : MakeError(absl::StatusCode::kAborted, "PARTS_CHANGED", "a rank has begun its part of the save anew");
 }
 
 // The run's row, held; made with the first version.
@@ -123,6 +134,7 @@ absl::StatusOr<v1::Checkpoint> VersionTable::Commit(const SessionRef& session, c
   const auto body = [&](Transaction& txn) -> absl::Status {
     checkpoint = draft.checkpoint;
     CKPT_ASSIGN_OR_RETURN(v1::SessionRow owner, HoldSession(txn, session, Hold::kExclusive));
+    if (PartCount(owner) > 1) CKPT_RETURN_IF_ERROR(CheckParts(txn, session, owner, draft));
     CKPT_ASSIGN_OR_RETURN(const auto references, CollectReferences(txn, session, draft));
     *checkpoint.mutable_create_time() = Timestamp(clock_.WallMicros());
     CKPT_ASSIGN_OR_RETURN(v1::RunRow run, HoldRun(txn, session.domain, checkpoint.run(), checkpoint.create_time()));

@@ -28,6 +28,8 @@ struct Draft {
   v1::Checkpoint checkpoint;            // without version, sequence, create_time
   std::vector<std::string> components;  // [0] is ""
   std::vector<UsedRecord> used;
+  // Of a save by several ranks: the manifests of the parts that it was merged from.
+  std::vector<std::string> parts;
   RecordLocation fact;  // where its version fact is
   Digest fact_digest;   // SHA-256 of that record's payload
 };
@@ -41,7 +43,7 @@ class VersionTable {
   // Makes the draft visible as the next version of its epoch, atomically and durably, and ends its session. Turns the
   // session's pins into references.
   // Errors: as HoldSession; FailedPrecondition CHUNK_MISSING names a record that the session was promised and that was
-  // found damaged meanwhile: it has to be sent again.
+  // found damaged meanwhile: it has to be sent again; Aborted PARTS_CHANGED: a rank has begun anew meanwhile.
   absl::StatusOr<v1::Checkpoint> Commit(const SessionRef& session, const Draft& draft);
 
   // The checkpoint that the session committed. NotFound if it was deleted since.

@@ -39,6 +39,9 @@ class CopiedCheckpoint final : public ckpt::Restore {
   absl::Status Read(ckpt::TensorSink& /*sink*/) override {
     return absl::UnimplementedError("ReadInto is what is used");
   }
+  absl::Status ReadSlices(std::span<const Slice>) override {
+    return absl::UnimplementedError("ReadInto is what is used");
+  }
   absl::Status ReadInto(std::span<void* const> buffers) override {
     for (std::size_t i = 0; i < bytes_.size(); ++i) std::memcpy(buffers[i], bytes_[i].data(), bytes_[i].size());
     return absl::OkStatus();
@@ -108,6 +111,7 @@ TEST_F(CheckpointTest, TensorsAreFoundByPathWhereverTheyStand) {
     [[nodiscard]] const std::vector<ckpt::v1::Tensor>& tensors() const override { return tensors_; }
     [[nodiscard]] bool selected(std::uint64_t tensor) const override { return inner_.selected(tensor); }
     absl::Status Read(ckpt::TensorSink& sink) override { return inner_.Read(sink); }
+    absl::Status ReadSlices(std::span<const Slice> slices) override { return inner_.ReadSlices(slices); }
     absl::Status ReadInto(std::span<void* const> buffers) override {
       std::vector<void*> swapped(buffers.begin(), buffers.end());
       std::swap(swapped.front(), swapped.back());

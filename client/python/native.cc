@@ -199,6 +199,22 @@ class Builder {
     return builder_.AddView(std::move(meta), storage, offset_bytes);
   }
 
+  // (offset, shape, address) of each box.
+  using Box = std::tuple<std::vector<std::uint64_t>, std::vector<std::uint64_t>, std::uintptr_t>;
+  std::uint64_t AddBoxes(int dtype, const std::vector<std::uint64_t>& shape, const std::vector<Box>& boxes,
+                         bool requires_grad, const std::string& device, int role) {
+    ckpt::Tensor tensor;
+    tensor.meta.set_dtype(static_cast<ckpt::v1::DType>(dtype));
+    tensor.meta.mutable_shape()->Add(shape.begin(), shape.end());
+    tensor.meta.set_requires_grad(requires_grad);
+    tensor.meta.set_device(device);
+    tensor.meta.set_role(static_cast<ckpt::v1::Role>(role));
+    tensor.boxes.emplace();
+    for (const auto& [offset, extent, address] : boxes)
+      tensor.boxes->push_back({offset, extent, reinterpret_cast<const void*>(address)});
+    return builder_.AddTensor(tensor);
+  }
+
   absl::StatusOr<ckpt::State> Build() { return std::move(builder_).Build(); }
 
  private:
@@ -266,6 +282,13 @@ void CopyAll(const std::vector<Copy>& copies) {
 
 // ---- Restoring
 
+template <typename List>
+nb::tuple Numbers(const List& from) {
+  nb::list list;
+  for (const auto number : from) list.append(number);
+  return nb::tuple(list);
+}
+
 class Restore {
  public:
   explicit Restore(std::unique_ptr<ckpt::Restore> restore) : restore_(std::move(restore)) {}
@@ -286,20 +309,42 @@ class Restore {
   // tensor.
   nb::list Tensors() const {
     nb::list out;
-    const auto numbers = [](const auto& from) {
-      nb::list list;
-      for (const auto number : from) list.append(number);
-      return nb::tuple(list);
-    };
     for (std::uint64_t i = 0; i < restore_->tensors().size(); ++i) {
       const ckpt::v1::Tensor& tensor = restore_->tensors()[i];
-      out.append(nb::make_tuple(FromUtf8(tensor.path()), static_cast<int>(tensor.dtype()), numbers(tensor.shape()),
-                                numbers(tensor.strides()), tensor.requires_grad(), tensor.device(),
+      out.append(nb::make_tuple(FromUtf8(tensor.path()), static_cast<int>(tensor.dtype()), Numbers(tensor.shape()),
+                                Numbers(tensor.strides()), tensor.requires_grad(), tensor.device(),
                                 ckpt::TensorSizeBytes(tensor),
                                 tensor.has_view_of() ? nb::object(nb::int_(tensor.view_of())) : nb::none(),
                                 tensor.view_offset_bytes(), restore_->selected(i)));
     }
     return out;
+  }
+
+  // Of each tensor, (offset, shape) of each box in which it is stored; a small one has one, a view none.
+  nb::list Boxes() const {
+    nb::list out;
+    for (const ckpt::v1::Tensor& tensor : restore_->tensors()) {
+      nb::list boxes;
+      for (const ckpt::v1::Box& box : tensor.boxes())
+        boxes.append(nb::make_tuple(Numbers(box.offset()), Numbers(box.shape())));
+      if (tensor.boxes().empty() && !tensor.has_view_of()) {
+        const std::vector<std::uint64_t> start(static_cast<std::size_t>(tensor.shape_size()));
+        boxes.append(nb::make_tuple(Numbers(start), Numbers(tensor.shape())));
+      }
+      out.append(boxes);
+    }
+    return out;
+  }
+
+  // Reads (tensor, offset, shape, address, strides in bytes) each.
+  using Slice = std::tuple<std::uint64_t, std::vector<std::uint64_t>, std::vector<std::uint64_t>, std::uintptr_t,
+                           std::vector<std::int64_t>>;
+  void ReadSlices(const std::vector<Slice>& slices) {
+    std::vector<ckpt::Restore::Slice> wanted;
+    wanted.reserve(slices.size());
+    for (const auto& [tensor, offset, shape, address, strides_bytes] : slices)
+      wanted.push_back({tensor, offset, shape, strides_bytes, reinterpret_cast<void*>(address)});
+    Check(WithoutGil([&] { return restore_->ReadSlices(wanted); }));
   }
 
   // Reads tensor i to address buffers[i]; 0 leaves it out.
@@ -327,25 +372,20 @@ class Client {
     client_ = ValueOf(ckpt::Client::Connect(std::move(options)));
   }
 
+  // Of a part, "waiting" has the ranks that have not committed.
+  nb::dict SavePart(Builder* builder, const std::string& run, std::int64_t epoch, std::optional<std::int64_t> step,
+                    std::vector<std::pair<std::string, double>> metrics,
+                    std::vector<std::pair<std::string, std::string>> labels, const std::string& primary_metric,
+                    const nb::bytes& attempt_key, std::uint32_t rank, std::uint32_t world_size) {
+    ckpt::SaveOptions options = Options(run, epoch, step, std::move(metrics), std::move(labels), primary_metric);
+    options.part = ckpt::SavePart{std::string(attempt_key.c_str(), attempt_key.size()), rank, world_size, true};
+    return SaveState(builder, std::move(options));
+  }
+
   nb::dict Save(Builder& builder, const std::string& run, std::int64_t epoch, std::optional<std::int64_t> step,
                 std::vector<std::pair<std::string, double>> metrics,
                 std::vector<std::pair<std::string, std::string>> labels, const std::string& primary_metric) {
-    ckpt::SaveOptions options;
-    options.run = run;
-    options.epoch = epoch;
-    options.step = step;
-    options.metrics = std::move(metrics);
-    options.labels = std::move(labels);
-    options.primary_metric = primary_metric;
-    const ckpt::SaveResult saved = ValueOf(WithoutGil([&]() -> absl::StatusOr<ckpt::SaveResult> {
-      const absl::StatusOr<ckpt::State> state = builder.Build();
-      if (!state.ok()) return state.status();
-      return client_->SaveState(std::move(options), *state);
-    }));
-    nb::dict out = FromCheckpoint(saved.checkpoint);
-    out["sent_bytes"] = saved.sent_bytes;
-    out["cited_bytes"] = saved.cited_bytes;
-    return out;
+    return SaveState(&builder, Options(run, epoch, step, std::move(metrics), std::move(labels), primary_metric));
   }
 
   Restore OpenRestore(const std::string& reference, std::vector<std::string> components,
@@ -383,6 +423,35 @@ class Client {
   }
 
  private:
+  static ckpt::SaveOptions Options(const std::string& run, std::int64_t epoch, std::optional<std::int64_t> step,
+                                   std::vector<std::pair<std::string, double>> metrics,
+                                   std::vector<std::pair<std::string, std::string>> labels,
+                                   const std::string& primary_metric) {
+    ckpt::SaveOptions options;
+    options.run = run;
+    options.epoch = epoch;
+    options.step = step;
+    options.metrics = std::move(metrics);
+    options.labels = std::move(labels);
+    options.primary_metric = primary_metric;
+    return options;
+  }
+
+  // Without a builder the state is empty.
+  nb::dict SaveState(Builder* builder, ckpt::SaveOptions options) {
+    const bool part = options.part.has_value();
+    const ckpt::SaveResult saved = ValueOf(WithoutGil([&]() -> absl::StatusOr<ckpt::SaveResult> {
+      const absl::StatusOr<ckpt::State> state = builder == nullptr ? ckpt::State() : builder->Build();
+      if (!state.ok()) return state.status();
+      return client_->SaveState(std::move(options), *state);
+    }));
+    nb::dict out = FromCheckpoint(saved.checkpoint);
+    out["sent_bytes"] = saved.sent_bytes;
+    out["cited_bytes"] = saved.cited_bytes;
+    if (part) out["waiting"] = Numbers(saved.waiting);
+    return out;
+  }
+
   static nb::dict FromRun(const ckpt::v1::Run& run) {
     nb::dict out;
     out["name"] = run.name();
@@ -423,19 +492,26 @@ NB_MODULE(_native, m) {
       .def("tensor", &Builder::Tensor, nb::arg("kind"), nb::arg("number"), nb::arg("type_name") = "")
       .def("add_storage", &Builder::AddStorage, nb::arg("address"), nb::arg("size"))
       .def("add_view", &Builder::AddView, nb::arg("storage"), nb::arg("offset_bytes"), nb::arg("dtype"),
-           nb::arg("shape"), nb::arg("strides"), nb::arg("requires_grad"), nb::arg("device"), nb::arg("role"));
+           nb::arg("shape"), nb::arg("strides"), nb::arg("requires_grad"), nb::arg("device"), nb::arg("role"))
+      .def("add_boxes", &Builder::AddBoxes, nb::arg("dtype"), nb::arg("shape"), nb::arg("boxes"),
+           nb::arg("requires_grad"), nb::arg("device"), nb::arg("role"));
 
   nb::class_<Restore>(m, "Restore")
       .def("checkpoint", &Restore::Checkpoint)
       .def("nodes", &Restore::Nodes)
       .def("tensors", &Restore::Tensors)
-      .def("read_into", &Restore::ReadInto, nb::arg("buffers"));
+      .def("boxes", &Restore::Boxes)
+      .def("read_into", &Restore::ReadInto, nb::arg("buffers"))
+      .def("read_slices", &Restore::ReadSlices, nb::arg("slices"));
 
   nb::class_<Client>(m, "Client")
       .def(nb::init<const std::string&, const std::string&, double>(), nb::arg("address"), nb::arg("domain"),
            nb::arg("retry_s"))
       .def("save", &Client::Save, nb::arg("builder"), nb::arg("run"), nb::arg("epoch"), nb::arg("step").none(),
            nb::arg("metrics"), nb::arg("labels"), nb::arg("primary_metric"))
+      .def("save_part", &Client::SavePart, nb::arg("builder").none(), nb::arg("run"), nb::arg("epoch"),
+           nb::arg("step").none(), nb::arg("metrics"), nb::arg("labels"), nb::arg("primary_metric"),
+           nb::arg("attempt_key"), nb::arg("rank"), nb::arg("world_size"))
       .def("open_restore", &Client::OpenRestore, nb::arg("reference"), nb::arg("components"), nb::arg("include"))
       .def("remember", &Client::Remember, nb::arg("reference"))
       .def("get_checkpoint", &Client::GetCheckpoint, nb::arg("reference"))

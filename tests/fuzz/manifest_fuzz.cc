@@ -5,6 +5,7 @@
 
 #include "ckpt/formats.h"
 #include "client/manifest.h"
+#include "client/tensor_region.h"
 #include "tests/fuzz/input.h"
 #include "tests/fuzz/oracle.h"
 #include "tests/fuzz/parse_message.h"
@@ -14,6 +15,7 @@ namespace {
 
 using ckpt::FileFormat;
 using ckpt::client::Manifest;
+using ckpt::client::TensorRegion;
 using ckpt::fuzz::Require;
 
 // Files of these sizes are written at once.
@@ -24,10 +26,20 @@ std::uint64_t TouchChunks(const Manifest& manifest) {
   for (std::uint64_t ordinal = 0; ordinal < manifest.layout->chunk_count(); ++ordinal) {
     const auto place = manifest.layout->At(ordinal);
     Require(place.tensor < manifest.tensors.size(), "a chunk is of a tensor");
-    const auto range = manifest.layout->Range(place);
+    const auto in_box = manifest.layout->InBox(place);
+    const auto range = in_box.range;
     Require(range.size_bytes != 0 && range.offset_bytes + range.size_bytes <= manifest.size_bytes[place.tensor],
             "a chunk lies in its tensor");
-    total += manifest.fingerprint(place).bytes[0] + manifest.digest(place).bytes[0];
+    total += manifest.fingerprint(place).bytes[0];
+    const ckpt::v1::Tensor& tensor = manifest.tensors[place.tensor];
+    const auto stays = [&](const TensorRegion::Run& run) {
+      Require(run.size != 0 && run.from >= range.offset_bytes &&
+                  run.from + run.size <= range.offset_bytes + range.size_bytes && run.to >= 0 &&
+                  static_cast<std::uint64_t>(run.to) + run.size <= manifest.size_bytes[place.tensor],
+              "its bytes go into the tensor");
+      return absl::OkStatus();
+    };
+    (void)TensorRegion::Whole(tensor).ForEachRun(tensor.boxes(static_cast<int>(in_box.box)), range, stays);
   }
   return total;
 }

@@ -89,7 +89,8 @@ absl::Status Send(SaveStream& save, const server::ReceivedSave& received, std::o
       return save.Cite(request.citations().digests());
     case v1::SaveRequest::kState: return save.AddState(request.state());
     case v1::SaveRequest::kCommit: {
-      CKPT_ASSIGN_OR_RETURN(committed, save.Commit(request.commit()));
+      CKPT_ASSIGN_OR_RETURN(const v1::GetSaveResponse outcome, save.Commit(request.commit()));
+      if (outcome.has_committed()) committed = outcome.committed().checkpoint();
       return absl::OkStatus();
     }
     default: return absl::FailedPreconditionError("out of order");

@@ -50,6 +50,22 @@ struct ConnectOptions {
   std::function<bool()> interrupted = {};
 };
 
+// One trainer's part of a save that several make together: all begin it with the same options but for the rank. The
+// checkpoint becomes visible with the last part's commit, whichever it is. Each part has the state as its trainer sees
+// it: trees are merged by their keys, leaves that several have must be equal, and the boxes of all must tile each
+// tensor (the same box with the same bytes may be there more than once).
+struct SavePart {
+  // 16 random bytes, drawn anew for each attempt to save, the same for all parts.
+  std::string attempt_key = {};
+
+  // This trainer's number, from 0, and how many they are.
+  std::uint32_t rank = 0;
+  std::uint32_t world_size = 1;
+
+  // Besides the trainers a coordinator has a part, as rank world_size. It may be empty.
+  bool coordinated = false;
+};
+
 struct SaveOptions {
   std::string run = {};
   std::int64_t epoch = 0;
@@ -61,13 +77,19 @@ struct SaveOptions {
   // what an earlier save of the run said, else the only metric that the run has.
   std::string primary_metric = {};
 
+  // Several trainers save the checkpoint together, and this is one's part.
+  std::optional<SavePart> part = {};
+
   // Called from the saving thread with the bytes dealt with so far and the bytes of all tensors.
   std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)> progress = {};
 };
 
 // What a save came to.
 struct SaveResult {
+  // Empty while `waiting` is not.
   v1::Checkpoint checkpoint;
+  // Of a save in parts: the ranks that had not committed yet when this one did. What this one saved is durable.
+  std::vector<std::uint32_t> waiting;
   std::uint64_t sent_bytes = 0;   // payload that crossed the wire
   std::uint64_t cited_bytes = 0;  // payload that the server had
 };
@@ -82,7 +104,8 @@ class Save {
   virtual absl::StatusOr<std::uint64_t> AddTensor(const Tensor& tensor) = 0;
 
   // Makes the checkpoint visible, atomically and durably: after OK it survives power loss. `nodes` is the tree over the
-  // tensors added, each of which must be in it or be what a view shows; metrics are added to those of the options.
+  // tensors added, each of which must be in it or be what a view shows; metrics are added to those of the options. One
+  // part of several becomes durable; the checkpoint is visible when it is the last (see SavePart).
   // Lost connections are retried, and what the server had acked is not sent again. Once: after an error of the save,
   // too, begin another. Errors: InvalidArgument (the tree, a name, a limit), ResourceExhausted (the server's disk or
   // streams; nothing is
@@ -142,6 +165,20 @@ class Restore {
   // The same into memory: buffers[i] takes all bytes of tensor i; null leaves it out. After an error the buffers are
   // torn: part of them holds restored bytes.
   virtual absl::Status ReadInto(std::span<void* const> buffers) = 0;
+
+  // A part of a tensor, and where it goes.
+  struct Slice {
+    std::uint64_t tensor = 0;
+    std::vector<std::uint64_t> offset;  // the first element's index in each dimension of the whole tensor
+    std::vector<std::uint64_t> shape;
+    std::vector<std::int64_t> strides_bytes;  // of each dimension in the memory at `data`
+    void* data = nullptr;                     // where the first element goes
+  };
+
+  // Reads these parts, and of the payload only the chunks that they need, however the tensors were cut when they were
+  // saved: a shard of another size, or a few rows. No slice may be of a view. Errors: as Read; InvalidArgument
+  // (BAD_SLICE).
+  virtual absl::Status ReadSlices(std::span<const Slice> slices) = 0;
 };
 
 // A page of a list.
@@ -165,6 +202,12 @@ class Client {
 
   // Saves a whole state; as BeginSave, AddTensor for each tensor, and Commit.
   virtual absl::StatusOr<SaveResult> SaveState(SaveOptions options, const State& state) = 0;
+
+  // Waits until all parts of a save have committed, and returns the checkpoint. Keeps the save alive while it waits.
+  // Errors: FailedPrecondition (SESSION_ENDED: a part did not come, for longer than the server keeps unfinished saves),
+  // NotFound (no part of it has begun), Unavailable, DeadlineExceeded (WAITING, names the ranks that are missing after
+  // `timeout`).
+  virtual absl::StatusOr<v1::Checkpoint> AwaitSave(std::string_view attempt_key, std::chrono::milliseconds timeout) = 0;
 
   // Learns what the chunks of a stored checkpoint are, so that a save of a state like it sends only what differs. The
   // client remembers its own saves and restores by itself; this is for a new process. Fetches no payload.

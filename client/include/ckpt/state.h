@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -20,6 +21,16 @@ namespace client {
 class StorageViews;
 }
 
+// A part of a tensor in the caller's memory: an n-dimensional interval of it, row-major and contiguous.
+struct TensorBox {
+  // The first element's index in each dimension of the whole tensor, and the extent in each.
+  std::vector<std::uint64_t> offset;
+  std::vector<std::uint64_t> shape;
+
+  // Its bytes, little-endian. Not owned.
+  const void* data = nullptr;
+};
+
 // A tensor in the caller's memory.
 struct Tensor {
   // dtype, shape, strides, role, …; path and component are filled in from the tree by StateBuilder and Save. Has
@@ -29,6 +40,10 @@ struct Tensor {
   // Its bytes in memory order (see v1::Tensor.strides), little-endian, as many as its shape says. Null for a view and
   // for a tensor without elements. Not owned.
   const void* data = nullptr;
+
+  // In one part of a save by several trainers, where `meta` is the whole tensor, of which this one saves these boxes
+  // and others the rest; `data` is null then. The whole is row-major.
+  std::optional<std::vector<TensorBox>> boxes = {};
 };
 
 // A state. Copying it copies the description, never the tensors' bytes.
@@ -96,8 +111,8 @@ class StateBuilder {
   // views reach; views that are all the same, and dense, are saved as plain tensors.
   std::size_t AddStorage(std::span<const std::byte> bytes);
 
-  // Adds a tensor that begins `offset_bytes` into a storage. `meta` has its shape, and its strides in elements unless it
-  // is row-major there. Returns its number for Leaf.
+  // Adds a tensor that begins `offset_bytes` into a storage. `meta` has its shape, and its strides in elements unless
+  // it is row-major there. Returns its number for Leaf.
   std::uint64_t AddView(v1::Tensor meta, std::size_t storage, std::uint64_t offset_bytes);
 
   // The finished state, its tensors' paths and components filled in. The numbers of its tensors are its own.

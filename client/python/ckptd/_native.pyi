@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 class Builder:
@@ -20,12 +21,25 @@ class Builder:
         device: str,
         role: int,
     ) -> int: ...
+    def add_boxes(
+        self,
+        dtype: int,
+        shape: Sequence[int],
+        boxes: Sequence[tuple[Sequence[int], Sequence[int], int]],
+        requires_grad: bool,
+        device: str,
+        role: int,
+    ) -> int: ...
 
 class Restore:
     def checkpoint(self) -> dict[str, Any]: ...
     def nodes(self) -> list[tuple[int, Any, int, int, Any, str, int]]: ...
     def tensors(self) -> list[tuple[Any, ...]]: ...
+    def boxes(self) -> list[list[tuple[tuple[int, ...], tuple[int, ...]]]]: ...
     def read_into(self, buffers: list[int]) -> None: ...
+    def read_slices(
+        self, slices: Sequence[tuple[int, Sequence[int], Sequence[int], int, Sequence[int]]]
+    ) -> None: ...
 
 class Client:
     def __init__(self, address: str, domain: str, retry_s: float) -> None: ...
@@ -38,6 +52,19 @@ class Client:
         metrics: list[tuple[str, float]],
         labels: list[tuple[str, str]],
         primary_metric: str,
+    ) -> dict[str, Any]: ...
+    def save_part(
+        self,
+        builder: Builder | None,
+        run: str,
+        epoch: int,
+        step: int | None,
+        metrics: list[tuple[str, float]],
+        labels: list[tuple[str, str]],
+        primary_metric: str,
+        attempt_key: bytes,
+        rank: int,
+        world_size: int,
     ) -> dict[str, Any]: ...
     def open_restore(self, reference: str, components: list[str], include: list[str]) -> Restore: ...
     def remember(self, reference: str) -> None: ...

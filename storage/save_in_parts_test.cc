@@ -1,0 +1,333 @@
+// Saves that several ranks make together.
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "base/box.h"
+#include "base/random.h"
+#include "storage/checkpoint_reads.h"
+#include "storage/store_fixture.h"
+
+namespace ckpt::storage {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+const v1::SaveCommit kNoMetrics;
+
+class SaveInParts : public StoreTest {
+ protected:
+  // The begin of one of the ranks that save r@1 together.
+  v1::SaveBegin Rank(std::uint32_t rank, std::uint32_t world_size = 2) {
+    v1::SaveBegin begin = BeginOf("r", 1, key_);
+    begin.set_rank(rank);
+    begin.set_world_size(world_size);
+    return begin;
+  }
+
+  // Rows of a tensor of bytes; the rest is other ranks'.
+  struct Shard {
+    std::string path;
+    std::uint64_t total = 0;
+    std::uint64_t first = 0;
+    std::string bytes;
+  };
+  static absl::Status SendRows(SaveStream& save, const std::vector<Shard>& tensors) {
+    Tensors tree;
+    for (const Shard& rows : tensors) {
+      v1::TensorBatch batch;
+      v1::Tensor& tensor = *batch.add_tensors();
+      tensor.set_path(rows.path);
+      tensor.set_component(rows.path.substr(0, rows.path.find('.')));
+      tensor.set_dtype(v1::DTYPE_UINT8);
+      tensor.add_shape(rows.total);
+      if (!rows.bytes.empty()) {
+        v1::Box& box = *tensor.add_boxes();
+        box.add_offset(rows.first);
+        box.add_shape(rows.bytes.size());
+        if (rows.total < kInlineLimit) box.set_inline_data(rows.bytes);
+      }
+      CKPT_RETURN_IF_ERROR(save.AddTensors(std::move(batch)));
+      if (rows.total >= kInlineLimit)
+        for (std::size_t at = 0; at < rows.bytes.size(); at += kChunk)
+          CKPT_RETURN_IF_ERROR(save.AddChunk(Payload::Of(rows.bytes.substr(at, kChunk)), {}));
+      tree.emplace_back(rows.path, "");
+    }
+    return SendTree(save, tree);
+  }
+
+  // Sends the rows as one rank, and commits.
+  absl::StatusOr<v1::GetSaveResponse> SaveRank(const v1::SaveBegin& begin, const std::vector<Shard>& tensors,
+                                               const v1::SaveCommit& commit = kNoMetrics) {
+    const auto save = Begin(begin);
+    CKPT_RETURN_IF_ERROR(SendRows(*save, tensors));
+    return save->Commit(commit);
+  }
+  // What rank 0 and rank 1 of two have.
+  const std::vector<Shard> first_ = {{"m.w", 3 * kChunk, 0, Data('a')}, {"m.b", 10, 0, "01234"}};
+  const std::vector<Shard> second_ = {{"m.w", 3 * kChunk, kChunk, Data('b', 2)}, {"m.b", 10, 5, "56789"}};
+
+  absl::StatusOr<v1::GetSaveResponse> Look() {
+    v1::GetSaveRequest request;
+    request.set_attempt_key(key_);
+    return GetSave(*store_, request);
+  }
+  std::vector<std::uint32_t> WaitsFor() {
+    const auto save = Look();
+    EXPECT_THAT(save.status(), IsOk());
+    EXPECT_TRUE(save->has_waiting());
+    return {save->waiting().ranks().begin(), save->waiting().ranks().end()};
+  }
+  void ExpectVisible() {
+    const auto restored = Restore("r@1");
+    ASSERT_THAT(restored.status(), IsOk());
+    EXPECT_EQ(restored->at("m.w"), Data('a') + Data('b', 2));
+    EXPECT_EQ(restored->at("m.b"), "0123456789");
+  }
+  void ExpectInvisible() { EXPECT_EQ(ReasonOf(Restore("r@1").status()), "RUN_NOT_FOUND"); }
+
+  const std::string key_ = RandomBytes(16);
+};
+
+TEST_F(SaveInParts, TheLastRankMakesTheCheckpointVisible) {
+  const auto waiting = SaveRank(Rank(1), second_);
+  ASSERT_THAT(waiting.status(), IsOk());
+  EXPECT_THAT(waiting->waiting().ranks(), ElementsAre(0));
+  ExpectInvisible();
+  EXPECT_THAT(WaitsFor(), ElementsAre(0));
+  const auto committed = SaveRank(Rank(0), first_);
+  ASSERT_THAT(committed.status(), IsOk());
+  const v1::Checkpoint& checkpoint = committed->committed().checkpoint();
+  EXPECT_EQ(checkpoint.version(), 1);
+  EXPECT_EQ(checkpoint.world_size(), 2);
+  EXPECT_EQ(checkpoint.tensor_count(), 2);
+  EXPECT_EQ(checkpoint.logical_bytes(), 3 * kChunk + 10);
+  EXPECT_GE(checkpoint.new_bytes(), 3 * kChunk);
+  EXPECT_LE(checkpoint.new_bytes(), 3 * kChunk + 4096);
+  EXPECT_EQ(Look()->committed().checkpoint().SerializeAsString(), checkpoint.SerializeAsString());
+  ExpectVisible();
+}
+
+TEST_F(SaveInParts, SurvivesARestartBetweenTheRanks) {
+  ASSERT_THAT(SaveRank(Rank(0), first_).status(), IsOk());
+  CloseStore();
+  OpenStore();
+  EXPECT_THAT(WaitsFor(), ElementsAre(1));
+  ASSERT_TRUE(SaveRank(Rank(1), second_)->has_committed());
+  ExpectVisible();
+  CloseStore();
+  OpenStore();
+  ExpectVisible();
+}
+
+TEST_F(SaveInParts, RanksSendAtTheSameTime) {
+  const auto a = Begin(Rank(0));
+  const auto b = Begin(Rank(1));
+  ASSERT_THAT(SendRows(*b, second_), IsOk());
+  ASSERT_THAT(SendRows(*a, first_), IsOk());
+  ASSERT_TRUE(a->Commit(kNoMetrics)->has_waiting());
+  ASSERT_TRUE(b->Commit(kNoMetrics)->has_committed());
+  ExpectVisible();
+}
+
+TEST_F(SaveInParts, TheSameStateInOtherPartsIsTheSameChunks) {
+  ASSERT_THAT(SaveRank(Rank(0), first_).status(), IsOk());
+  ASSERT_THAT(SaveRank(Rank(1), second_).status(), IsOk());
+  v1::SaveBegin other = BeginOf("other", 1);
+  const auto whole = SaveRank(other, {{"m.w", 3 * kChunk, 0, Data('a') + Data('b', 2)}});
+  ASSERT_THAT(whole.status(), IsOk());
+  EXPECT_LE(whole->committed().checkpoint().new_bytes(), 4096);
+}
+
+TEST_F(SaveInParts, ACoordinatorsCommitIsNeededToo) {
+  v1::SaveBegin begin = Rank(0, 1);
+  begin.set_coordinated(true);
+  v1::SaveBegin coordinator = begin;
+  coordinator.set_rank(1);
+  v1::SaveCommit commit;
+  commit.add_metrics()->set_name("loss");
+  const std::vector<Shard> whole = {{"m.w", kChunk, 0, Data('a')}};
+  const auto first = SaveRank(begin, whole);
+  ASSERT_THAT(first.status(), IsOk());
+  EXPECT_THAT(first->waiting().ranks(), ElementsAre(1));
+  const auto last = Begin(coordinator)->Commit(commit);
+  ASSERT_THAT(last.status(), IsOk());
+  EXPECT_EQ(last->committed().checkpoint().world_size(), 1);
+  EXPECT_EQ(last->committed().checkpoint().metrics_size(), 1);
+  EXPECT_EQ(Restore("r@1")->at("m.w"), Data('a'));
+}
+
+TEST_F(SaveInParts, MetricsOfAllRanksAreUnited) {
+  v1::SaveCommit commit;
+  commit.add_metrics()->set_name("loss");
+  ASSERT_THAT(SaveRank(Rank(0), first_, commit).status(), IsOk());
+  commit.add_metrics()->set_name("acc");
+  EXPECT_EQ(SaveRank(Rank(1), second_, commit)->committed().checkpoint().metrics_size(), 2);
+}
+
+TEST_F(SaveInParts, RanksThatContradictEachOtherAreRefusedAndNothingIsVisible) {
+  ASSERT_THAT(SaveRank(Rank(0), first_).status(), IsOk());
+  auto wrong = second_;
+  wrong[0].first = 0;
+  const absl::Status status = SaveRank(Rank(1), wrong).status();
+  EXPECT_EQ(ReasonOf(status), "BOXES_DO_NOT_TILE");
+  EXPECT_THAT(status.message(), HasSubstr("m.w"));
+  ExpectInvisible();
+  // What a rank sends again takes the place of what it had sent.
+  ASSERT_TRUE(SaveRank(Rank(1), second_)->has_committed());
+  ExpectVisible();
+}
+
+TEST_F(SaveInParts, ARankThatBeginsAgainIsWaitedForAgain) {
+  ASSERT_THAT(SaveRank(Rank(0), first_).status(), IsOk());
+  auto again = Begin(Rank(0));
+  EXPECT_EQ(again->begun().acked_count(), 1) << "its own chunk";
+  EXPECT_THAT(SaveRank(Rank(1), second_)->waiting().ranks(), ElementsAre(0));
+  ExpectInvisible();
+  ASSERT_THAT(SendRows(*again, first_), IsOk());
+  ASSERT_TRUE(again->Commit(kNoMetrics)->has_committed());
+  ExpectVisible();
+}
+
+TEST_F(SaveInParts, EachRankIsFencedByItself) {
+  const auto a = Begin(Rank(0));
+  const auto b = Begin(Rank(1));
+  const auto newer = Begin(Rank(0));
+  ASSERT_THAT(SendRows(*a, first_), IsOk());
+  EXPECT_EQ(ReasonOf(a->Commit(kNoMetrics).status()), "FENCED");
+  ASSERT_THAT(SendRows(*b, second_), IsOk());
+  EXPECT_TRUE(b->Commit(kNoMetrics)->has_waiting());
+}
+
+TEST_F(SaveInParts, TheSameCommitAgainGivesTheSameCheckpoint) {
+  ASSERT_THAT(SaveRank(Rank(0), first_).status(), IsOk());
+  const auto committed = SaveRank(Rank(1), second_);
+  ASSERT_TRUE(committed->has_committed());
+  for (const auto& [rank, rows] : {std::pair(0U, first_), std::pair(1U, second_)}) {
+    const auto again = SaveRank(Rank(rank), rows);
+    ASSERT_THAT(again.status(), IsOk());
+    EXPECT_EQ(again->SerializeAsString(), committed->SerializeAsString());
+    EXPECT_EQ(ReasonOf(SaveRank(Rank(rank), rank == 0 ? second_ : first_).status()), "ATTEMPT_REUSED");
+  }
+}
+
+// Ranks that begin anew while others commit: whoever finds all parts commits, once.
+TEST_F(SaveInParts, RanksThatComeAgainAtTheSameTimeMakeOneVersion) {
+  for (int epoch = 0; epoch < 20; ++epoch) {
+    SCOPED_TRACE(epoch);
+    const std::string key = RandomBytes(16);
+    const auto save_often = [&](std::uint32_t rank) {
+      v1::SaveBegin begin = Rank(rank);
+      begin.set_epoch(epoch);
+      begin.set_attempt_key(key);
+      for (int i = 0; i < 3; ++i) {
+        const auto outcome = SaveRank(begin, rank == 0 ? first_ : second_);
+        ASSERT_THAT(outcome.status(), IsOk());
+        if (outcome->has_committed()) {
+          ASSERT_EQ(outcome->committed().checkpoint().version(), 1);
+        }
+      }
+    };
+    std::thread other([&] { save_often(1); });
+    save_often(0);
+    other.join();
+    const auto restored = Restore(absl::StrCat("r@", epoch));
+    ASSERT_THAT(restored.status(), IsOk());
+    EXPECT_EQ(restored->at("m.w"), Data('a') + Data('b', 2));
+  }
+}
+
+TEST_F(SaveInParts, WhatWasMergedFromPartsThatChangedIsNotCommitted) {
+  ASSERT_THAT(SaveRank(Rank(0), first_).status(), IsOk());
+  const auto b = Begin(Rank(1));
+  ASSERT_THAT(SendRows(*b, second_), IsOk());
+  ASSERT_THAT(b->Flush(true), IsOk());
+  ASSERT_THAT(b->Settle(), IsOk());
+  Draft draft;
+  draft.checkpoint.set_run("r");
+  draft.components = {""};
+  draft.parts = {"what rank 0 had", "what rank 1 had"};
+  const SessionRef session{SessionOf(*b), "default", 1, b->begun().fence()};
+  EXPECT_EQ(ReasonOf(store_->versions().Commit(session, draft).status()), "PARTS_CHANGED");
+  ExpectInvisible();
+}
+
+TEST_F(SaveInParts, EndsWithItsLeaseWhenARankDoesNotCome) {
+  ASSERT_THAT(SaveRank(Rank(0), first_).status(), IsOk());
+  clock_.Advance(options_.lease - std::chrono::seconds(1));
+  EXPECT_THAT(WaitsFor(), ElementsAre(1));  // whoever asks keeps it alive
+  clock_.Advance(options_.lease - std::chrono::seconds(1));
+  ASSERT_THAT(store_->sessions().ExpireIdle(), IsOk());
+  EXPECT_THAT(WaitsFor(), ElementsAre(1));
+  clock_.Advance(options_.lease + std::chrono::seconds(1));
+  ASSERT_THAT(store_->sessions().ExpireIdle(), IsOk());
+  EXPECT_EQ(ReasonOf(Look().status()), "SESSION_ENDED");
+  EXPECT_THAT(StoreTest::Rows("T"), IsEmpty());
+  EXPECT_THAT(StoreTest::Rows("P"), IsEmpty());
+  // The rank that comes too late begins a session of its own, which waits for the others.
+  EXPECT_THAT(SaveRank(Rank(1), second_)->waiting().ranks(), ElementsAre(0));
+  ExpectInvisible();
+}
+
+TEST_F(SaveInParts, RanksMustBeginAlike) {
+  const auto a = Begin(Rank(0));
+  const auto reason = [&](v1::SaveBegin begin) {
+    return ReasonOf(SaveStream::Begin(*store_, std::move(begin), [](const std::string&, std::uint64_t) {}).status());
+  };
+  EXPECT_EQ(reason(Rank(1, 3)), "ATTEMPT_REUSED");
+  v1::SaveBegin other = Rank(1);
+  other.set_step(7);
+  EXPECT_EQ(reason(other), "ATTEMPT_REUSED");
+  EXPECT_EQ(reason(Rank(2)), "BAD_RANK");
+  EXPECT_EQ(reason(Rank(0, 5000)), "BAD_RANK");
+  EXPECT_EQ(reason(Rank(1, 1)), "BAD_RANK");
+}
+
+TEST_F(SaveInParts, AViewIsRefused) {
+  const auto save = Begin(Rank(0));
+  ASSERT_THAT(SendTensors(*save, {{"m.a", "0123"}}), IsOk());
+  v1::TensorBatch batch;
+  v1::Tensor& view = *batch.add_tensors();
+  view.set_path("m.v");
+  view.set_dtype(v1::DTYPE_UINT8);
+  view.set_view_of(0);
+  EXPECT_EQ(ReasonOf(save->AddTensors(batch)), "SHARDED_VIEW");
+}
+
+TEST_F(SaveInParts, BoxesMustLieWithinTheirTensor) {
+  const auto reason = [&](std::uint64_t first, const std::string& bytes, std::uint64_t total) {
+    const auto save = Begin(Rank(0));
+    return ReasonOf(SendRows(*save, {{"m.w", total, first, bytes}}));
+  };
+  EXPECT_EQ(reason(kChunk, Data('a'), 2 * kChunk), "");
+  EXPECT_EQ(reason(kChunk + 1, Data('a'), 2 * kChunk), "BAD_BOX");
+  EXPECT_EQ(reason(~std::uint64_t{0}, Data('a'), 2 * kChunk), "BAD_BOX");
+  EXPECT_EQ(reason(5, "01234", 10), "");
+  EXPECT_EQ(reason(6, "01234", 10), "BAD_BOX");
+}
+
+TEST_F(SaveInParts, ABoxOfASmallTensorHasItsBytes) {
+  v1::TensorBatch batch;
+  v1::Tensor& tensor = *batch.add_tensors();
+  tensor.set_path("m.w");
+  tensor.set_dtype(v1::DTYPE_UINT8);
+  tensor.add_shape(10);
+  *tensor.add_boxes() = WholeBox(tensor);
+  tensor.mutable_boxes(0)->set_inline_data("012345678");
+  EXPECT_EQ(ReasonOf(Begin(Rank(0))->AddTensors(batch)), "WRONG_SIZE");
+  tensor.mutable_boxes(0)->set_inline_data("0123456789");
+  EXPECT_THAT(Begin(Rank(0))->AddTensors(batch), IsOk());
+  tensor.mutable_boxes(0)->set_digests("x");
+  EXPECT_EQ(ReasonOf(Begin(Rank(0))->AddTensors(batch)), "BAD_BOX");
+}
+
+TEST_F(SaveInParts, LookingForASaveThatNeverBegan) {
+  EXPECT_EQ(ReasonOf(Look().status()), "SAVE_NOT_FOUND");
+  v1::GetSaveRequest request;
+  request.set_attempt_key("short");
+  EXPECT_EQ(ReasonOf(GetSave(*store_, request).status()), "BAD_ATTEMPT_KEY");
+}
+
+}  // namespace
+}  // namespace ckpt::storage
