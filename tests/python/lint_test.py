@@ -22,11 +22,11 @@ class Lint(unittest.TestCase):
     def test_reference(self):
         """Every public name is in the reference, with a docstring, and what docstrings refer to is there."""
         with tempfile.TemporaryDirectory() as folder:
-            done = subprocess.run([sys.executable, "-m", "pdoc", "--docformat", "google", "--output-directory", folder, "ckptd", "ckptd.torch"],
+            done = subprocess.run([sys.executable, "-m", "pdoc", "--docformat", "google", "--output-directory", folder, "ckptd", "ckptd.dcp", "ckptd.torch"],
                                   capture_output=True, text=True, check=True)  # fmt: skip
             self.assertEqual(done.stderr, "")
-            page = (Path(folder) / "ckptd.html").read_text() + (Path(folder) / "ckptd/torch.html").read_text()
-        for name in (*ckptd.__all__, "Client.load_into", "Client.save_async", "capture", "LoadReport"):
+            page = "".join((Path(folder) / name).read_text() for name in ("ckptd.html", "ckptd/dcp.html", "ckptd/torch.html"))
+        for name in (*ckptd.__all__, "Client.load_into", "Client.save_async", "capture", "LoadReport", *ckptd.dcp.__all__):
             self.assertIn(f'id="{name}"', page)
 
     def test_rules(self):

@@ -27,6 +27,7 @@ from ckptd._errors import (
 )
 
 if TYPE_CHECKING:
+    from ckptd import dcp as dcp
     from ckptd import torch as torch
 
 __all__ = [
@@ -50,6 +51,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "torch":  # imports PyTorch
-        return importlib.import_module("ckptd.torch")
+    if name in ("dcp", "torch"):  # these import PyTorch
+        return importlib.import_module(f"ckptd.{name}")
     raise AttributeError(f"module 'ckptd' has no attribute {name!r}")

@@ -77,15 +77,20 @@ class Copies:
         self._used: list[np.ndarray[Any, Any]] = []
         self._todo: list[tuple[int, int, int]] = []
 
-    def place(self, address: int, size: int) -> int:
-        """Where a copy of these bytes will be, once ``copy`` has returned."""
+    def take(self, size: int) -> np.ndarray[Any, Any]:
+        """Memory for a copy of so many bytes."""
         import numpy
 
         free = self._free.get(size)
         memory = free.pop() if free else numpy.empty(size, numpy.uint8)
         self._used.append(memory)
-        self._todo.append((memory.ctypes.data, address, size))
-        return int(memory.ctypes.data)
+        return memory
+
+    def place(self, address: int, size: int) -> int:
+        """Where a copy of these bytes will be, once ``copy`` has returned."""
+        to = int(self.take(size).ctypes.data)
+        self._todo.append((to, address, size))
+        return to
 
     def copy(self) -> None:
         """Copies, without the GIL."""

@@ -224,7 +224,7 @@ class _Encoder:
     def tensor(self, value: torch.Tensor, name: str, role: int) -> None:
         import torch
 
-        parameter = type(value) is torch.nn.Parameter
+        parameter = isinstance(value, torch.nn.Parameter)
         number = self.tensors.get(id(value))
         if number is None:
             number = self.add_tensor(value, name, role, parameter)
@@ -233,26 +233,11 @@ class _Encoder:
         self.builder.tensor(_kinds.PARAMETER if parameter else _kinds.TENSOR, number)
 
     def add_tensor(self, value: torch.Tensor, name: str, role: int, parameter: bool) -> int:
-        import torch
-
-        if value.layout is not torch.strided:
-            raise self.refuse(name, f"a tensor with layout {value.layout}", "save .to_dense(), or its parts")
-        if value.is_quantized:
-            raise self.refuse(
-                name, "a quantized tensor", "save .dequantize(), or .int_repr() with scale and zero point"
-            )
+        refusal = refusal_of(value)
+        if refusal is not None:
+            raise self.refuse(name, *refusal)
         device = "" if value.is_cpu else str(value.device)
-        if device == "meta":
-            raise self.refuse(name, "a tensor on the meta device, which has no bytes", "materialize it first")
-        dtype = _dtype_number(value.dtype)
-        if dtype is None:
-            raise self.refuse(name, f"a tensor of {value.dtype}")
-        if vars(value):
-            raise self.refuse(
-                name,
-                f"a tensor with attributes of its own ({', '.join(vars(value))})",
-                "save tensor.detach(), and the attributes beside it",
-            )
+        dtype = self.dtype(value.dtype, name)
         shape, strides = tuple(value.shape), value.stride()
         requires_grad = value.requires_grad
         if requires_grad:
@@ -279,6 +264,12 @@ class _Encoder:
             role,
         )
 
+    def dtype(self, dtype: torch.dtype, name: str) -> int:
+        number = _dtype_number(dtype)
+        if number is None:
+            raise self.refuse(name, f"a tensor of {dtype}")
+        return number
+
     def add_storage(self, address: int, size: int, is_the_callers: bool) -> int:
         if self.place is not None and is_the_callers and size:
             address = self.place(address, size)
@@ -295,6 +286,22 @@ class _Encoder:
             found = (self.add_storage(on_cpu.data_ptr(), size, not device), size)
             self.storages[device, address] = found
         return found
+
+
+def refusal_of(value: torch.Tensor) -> tuple[str, str] | None:
+    """What about this tensor no state can have, and what to do; None: it can."""
+    import torch
+
+    if value.layout is not torch.strided:
+        return f"a tensor with layout {value.layout}", "save .to_dense(), or its parts"
+    if value.is_quantized:
+        return "a quantized tensor", "save .dequantize(), or .int_repr() with scale and zero point"
+    if value.is_meta:
+        return "a tensor on the meta device, which has no bytes", "materialize it first"
+    if vars(value):
+        names = ", ".join(vars(value))
+        return f"a tensor with attributes of its own ({names})", "save tensor.detach(), and the attributes beside it"
+    return None
 
 
 @functools.cache
