@@ -42,6 +42,7 @@ Json CheckpointJson(const v1::Checkpoint& checkpoint) {
           {"tags", tags},
           {"logical_bytes", checkpoint.logical_bytes()},
           {"new_bytes", checkpoint.new_bytes()},
+          {"world_size", checkpoint.world_size()},
           {"create_time", Time(checkpoint.create_time())}};
 }
 

@@ -58,6 +58,7 @@ void PrintTable(const v1::Checkpoint& checkpoint, const std::vector<v1::Tensor>&
   for (const v1::Label& label : checkpoint.labels()) line("label", absl::StrCat(label.key(), "=", label.value()));
   for (const std::string& tag : checkpoint.tags()) line("tag", tag);
   line("created", Time(checkpoint.create_time()));
+  if (checkpoint.world_size() > 1) line("saved by", absl::StrCat(checkpoint.world_size(), " trainers"));
   line("logical", HumanBytes(checkpoint.logical_bytes()));
   line("new", HumanBytes(checkpoint.new_bytes()));
   line("components", absl::StrJoin(checkpoint.components(), ", "));

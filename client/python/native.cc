@@ -246,6 +246,7 @@ nb::dict FromCheckpoint(const ckpt::v1::Checkpoint& checkpoint) {
   out["tensor_count"] = checkpoint.tensor_count();
   out["logical_bytes"] = checkpoint.logical_bytes();
   out["new_bytes"] = checkpoint.new_bytes();
+  out["world_size"] = checkpoint.world_size();
   out["create_time_us"] = Micros(checkpoint.create_time());
   return out;
 }

@@ -23,7 +23,7 @@ from server import Ctl, Server
 from torch import nn
 
 CKPTCTL = Path(os.environ["CKPT_BIN"]) / "ckptctl"
-CHECKPOINT_KEYS = ["run", "epoch", "version", "step", "metrics", "labels", "tags", "logical_bytes", "new_bytes", "create_time"]
+CHECKPOINT_KEYS = ["run", "epoch", "version", "step", "metrics", "labels", "tags", "logical_bytes", "new_bytes", "world_size", "create_time"]
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
 
 

@@ -41,6 +41,7 @@ class Checkpoint:
         tensor_count: how many tensors it has, views among them.
         logical_bytes: bytes of all its tensors, each counted once.
         new_bytes: bytes that this save added to the store.
+        world_size: how many trainers saved it together.
         create_time: when it was committed, by the server's clock, in UTC.
         sent_bytes: bytes of tensors that crossed the wire; None unless this is what a save returned.
         cited_bytes: bytes of tensors that the server had; None likewise.
@@ -57,6 +58,7 @@ class Checkpoint:
     tensor_count: int
     logical_bytes: int
     new_bytes: int
+    world_size: int
     create_time: datetime.datetime
     sent_bytes: int | None = None
     cited_bytes: int | None = None
