@@ -5,6 +5,7 @@
 #include <grpcpp/support/channel_arguments.h>
 
 #include <charconv>
+#include <cstdlib>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -27,6 +28,19 @@ bool IsHostAndPort(std::string_view address) {
   unsigned number = 0;
   const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), number);
   return error == std::errc() && end == port.data() + port.size() && number >= 1 && number <= 65535;
+}
+
+// What gRPC receives is allocated and freed, a few MiB at a time. glibc gives memory that becomes free at the end of a
+// heap back to the kernel, and every page of it is then made anew, unless the process has once freed a block of some
+// size: from then on it keeps up to twice as much. Any process that frees a tensor of 32 MiB has done so; see
+// docs/adr/0012-freed-memory.md. Other allocators, and a host that has set glibc's thresholds itself, do not mind.
+void FreeALargeBlock() {
+  constexpr std::size_t kLargest = (std::size_t{32} << 20) - (std::size_t{64} << 10);  // that glibc takes notice of
+  [[maybe_unused]] static const bool once = [] {
+    void* volatile block = std::malloc(kLargest);  // volatile: else the compiler leaves both calls out
+    std::free(block);
+    return true;
+  }();
 }
 
 std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
@@ -60,6 +74,7 @@ absl::StatusOr<std::shared_ptr<Connection>> Connection::Open(ConnectOptions opti
   if (!IsHostAndPort(options.address))
     return MakeError(absl::StatusCode::kInvalidArgument, "BAD_ADDRESS",
                      absl::StrCat("the server's address must be HOST:PORT, not ", options.address));
+  FreeALargeBlock();
   return std::make_shared<Connection>(std::move(options));
 }
 
