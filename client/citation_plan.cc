@@ -4,14 +4,16 @@
 #include <cstring>
 #include <memory>
 
+#include "absl/functional/function_ref.h"
 #include "base/status.h"
+#include "client/parallel.h"
 
 namespace ckpt::client {
 namespace {
 
 constexpr std::size_t kProbes = 8;
-// How many chunks are read before their memory is released.
-constexpr std::uint64_t kReleaseEvery = 16;
+// Bytes that are read before their memory is released.
+constexpr std::uint64_t kWindowBytes = 64U << 20;
 
 // Zeros, and other elements repeated, are stored by everybody: that the server has them tells nothing.
 bool IsFill(Bytes bytes) {
@@ -31,35 +33,49 @@ class Planner {
         cite_(chunks.layout().chunk_count()) {}
 
   absl::StatusOr<std::vector<bool>> Plan(bool probe) {
-    for (std::uint64_t tensor = 0; tensor < chunks_.layout().tensor_count(); ++tensor)
-      CKPT_RETURN_IF_ERROR(Compare(tensor));
+    CKPT_RETURN_IF_ERROR(ComputeFingerprints());
+    ForEachBox([this](std::uint64_t tensor, std::uint64_t box) { Compare(tensor, box); });
     CKPT_RETURN_IF_ERROR(Ask(candidates_).status());
     if (probe) CKPT_RETURN_IF_ERROR(Probe());
     return std::move(cite_);
   }
 
  private:
-  absl::Status Compare(std::uint64_t tensor) {
-    for (std::uint64_t box = 0; box < chunks_.layout().box_count(tensor); ++box)
-      CKPT_RETURN_IF_ERROR(CompareBox(tensor, box));
+  void ForEachBox(absl::FunctionRef<void(std::uint64_t tensor, std::uint64_t box)> take) const {
+    const ChunkLayout& layout = chunks_.layout();
+    for (std::uint64_t tensor = 0; tensor < layout.tensor_count(); ++tensor)
+      for (std::uint64_t box = 0; box < layout.box_count(tensor); ++box) take(tensor, box);
+  }
+
+  // Those that Compare will ask for, on all cores.
+  absl::Status ComputeFingerprints() {
+    std::vector<std::uint64_t> chunks;
+    const ChunkLayout& layout = chunks_.layout();
+    ForEachBox([&](std::uint64_t tensor, std::uint64_t box) {
+      if (acked_.empty() && memory_.Find(chunks_.MemoryKey(tensor, box)) == nullptr) return;
+      const std::uint64_t first = layout.first(tensor, box);
+      for (std::uint64_t i = 0; i < layout.box_chunk_count(tensor, box); ++i) chunks.push_back(first + i);
+    });
+    for (std::size_t begin = 0, end = 0; begin < chunks.size(); begin = end) {
+      for (std::uint64_t bytes = 0; end < chunks.size() && bytes < kWindowBytes; ++end)
+        bytes += chunks_.bytes(chunks[end]).size();
+      ParallelFor(end - begin, [&](std::size_t i) { chunks_.fingerprint(chunks[begin + i]); });
+      for (std::size_t i = begin; i < end; ++i) chunks_.ReleaseChunks(chunks[i], chunks[i] + 1);
+      CKPT_RETURN_IF_ERROR(interrupts_.Check());
+    }
     return absl::OkStatus();
   }
 
   // Sorts a box's chunks into those that may be cited, are to be asked about, are unknown, or changed.
-  absl::Status CompareBox(std::uint64_t tensor, std::uint64_t box) {
-    const std::uint64_t first = chunks_.layout().first(tensor, box);
-    const std::uint64_t end = first + chunks_.layout().box_chunk_count(tensor, box);
+  void Compare(std::uint64_t tensor, std::uint64_t box) {
+    const ChunkLayout& layout = chunks_.layout();
+    const std::uint64_t first = layout.first(tensor, box);
+    const std::uint64_t end = first + layout.box_chunk_count(tensor, box);
     const auto remembered = memory_.Find(chunks_.MemoryKey(tensor, box));
-    if (remembered == nullptr && acked_.empty()) {
-      for (std::uint64_t chunk = first; chunk < end; ++chunk)
-        (chunks_.has_digest(chunk) ? candidates_ : unknown_).push_back(chunk);
-      return absl::OkStatus();
-    }
-    std::uint64_t unreleased = first;
     for (std::uint64_t chunk = first; chunk < end; ++chunk) {
       const std::uint64_t index = chunk - first;
-      if (const auto acked = acked_.find({tensor, chunk - chunks_.layout().first(tensor)});
-          acked != acked_.end() && acked->second.fingerprint == chunks_.fingerprint(chunk)) {
+      const auto acked = acked_.find({tensor, chunk - layout.first(tensor)});
+      if (acked != acked_.end() && acked->second.fingerprint == chunks_.fingerprint(chunk)) {
         chunks_.SetDigest(chunk, acked->second.digest);
         cite_[chunk] = true;
       } else if (chunks_.has_digest(chunk)) {
@@ -70,13 +86,7 @@ class Planner {
         chunks_.SetDigest(chunk, (*remembered)[index].digest);
         candidates_.push_back(chunk);
       }
-      if (chunk + 1 == end || chunk + 1 - unreleased == kReleaseEvery) {
-        chunks_.ReleaseChunks(unreleased, chunk + 1);
-        unreleased = chunk + 1;
-        CKPT_RETURN_IF_ERROR(interrupts_.Check());
-      }
     }
-    return absl::OkStatus();
   }
 
   // Asks about chunks whose digests are known and notes which may be cited. Returns how many.

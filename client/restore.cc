@@ -4,15 +4,20 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "base/box.h"
 #include "base/state_walk.h"
 #include "base/status.h"
 #include "base/utf8.h"
+#include "client/parallel.h"
 
 namespace ckpt::client {
 namespace {
 
+// Chunks that are looked at before all are, and before the caller is asked whether to go on.
+constexpr std::size_t kProbes = 16;
+constexpr std::size_t kWindow = 256;
 // Ranges in one Want: what the server takes.
 constexpr int kMaxRanges = 16384;
 
@@ -23,7 +28,7 @@ class Pieces {
 
   // Gives `take` the bytes [from, from + size), piece by piece. `from` never falls.
   absl::Status Give(std::uint64_t from, std::uint64_t size, std::int64_t to,
-                    const std::function<absl::Status(std::int64_t to, Bytes bytes)>& take) {
+                    absl::FunctionRef<absl::Status(std::int64_t to, Bytes bytes)> take) {
     while (size != 0) {
       while (from - start_ >= pieces_.front().size()) {
         start_ += pieces_.front().size();
@@ -43,13 +48,6 @@ class Pieces {
   std::span<const Bytes> pieces_;
   std::uint64_t start_ = 0;  // of the first of them
 };
-
-std::function<absl::Status(std::int64_t to, Bytes bytes)> ToMemory(void* data) {
-  return [data](std::int64_t to, Bytes bytes) {
-    std::memcpy(static_cast<std::byte*>(data) + to, bytes.data(), bytes.size());
-    return absl::OkStatus();
-  };
-}
 
 }  // namespace
 
@@ -134,10 +132,7 @@ absl::Status RestoreJob::Read(TensorSink& sink) {
   std::vector<Destination> destinations;
   for (std::uint64_t tensor = 0; tensor < selected_.size(); ++tensor) {
     if (!selected_[tensor] || manifest_.tensors[tensor].has_view_of()) continue;
-    destinations.push_back(
-        {tensor, TensorRegion::Whole(manifest_.tensors[tensor]), [&sink, tensor](std::int64_t to, Bytes bytes) {
-           return sink.Write(tensor, static_cast<std::uint64_t>(to), bytes);
-         }});
+    destinations.push_back({.tensor = tensor, .region = TensorRegion::Whole(manifest_.tensors[tensor]), .sink = &sink});
   }
   return ReadTo(std::move(destinations));
 }
@@ -158,7 +153,8 @@ absl::Status RestoreJob::ReadInto(std::span<void* const> buffers) {
       return bad(absl::StrCat("tensor ", PrintableUtf8(tensor.path()), " is a view of ",
                               PrintableUtf8(manifest_.tensors[tensor.view_of()].path()),
                               ": give a buffer for that one"));
-    destinations.push_back({i, TensorRegion::Whole(tensor), ToMemory(buffers[i])});
+    destinations.push_back(
+        {.tensor = i, .region = TensorRegion::Whole(tensor), .data = static_cast<std::byte*>(buffers[i])});
   }
   return ReadTo(std::move(destinations));
 }
@@ -183,8 +179,9 @@ absl::StatusOr<RestoreJob::Destination> RestoreJob::DestinationOf(const Slice& s
     empty |= slice.shape[d] == 0;
   }
   if (!empty && slice.data == nullptr) return bad(absl::StrCat("a slice of tensor ", path, " goes nowhere"));
-  return Destination{slice.tensor, TensorRegion::Of(tensor, {slice.offset, slice.shape, slice.strides_bytes}),
-                     ToMemory(slice.data)};
+  return Destination{.tensor = slice.tensor,
+                     .region = TensorRegion::Of(tensor, {slice.offset, slice.shape, slice.strides_bytes}),
+                     .data = static_cast<std::byte*>(slice.data)};
 }
 
 absl::Status RestoreJob::ReadSlices(std::span<const Slice> slices) {
@@ -199,7 +196,7 @@ absl::Status RestoreJob::ReadSlices(std::span<const Slice> slices) {
 }
 
 // Notes the chunks that the destinations, all of this tensor, need.
-void RestoreJob::AddMissing(std::uint64_t tensor, std::span<const Destination> destinations, Reading& reading) const {
+void RestoreJob::AddMissing(std::uint64_t tensor, Destinations destinations, Reading& reading) const {
   const ChunkLayout& layout = *manifest_.layout;
   for (std::uint64_t index = 0; index < layout.chunk_count(tensor); ++index) {
     const ChunkLayout::BoxPlace in_box = layout.InBox({tensor, index});
@@ -212,6 +209,67 @@ void RestoreJob::AddMissing(std::uint64_t tensor, std::span<const Destination> d
     ++reading.missing_chunks;
     reading.total_bytes += in_box.range.size_bytes;
   }
+}
+
+RestoreJob::Destinations RestoreJob::DestinationsOf(std::uint64_t tensor, const Reading& reading) {
+  const auto begin = std::lower_bound(reading.destinations.begin(), reading.destinations.end(), tensor,
+                                      [](const Destination& d, std::uint64_t number) { return d.tensor < number; });
+  const auto end =
+      std::find_if(begin, reading.destinations.end(), [&](const Destination& d) { return d.tensor != tensor; });
+  return {begin, end};
+}
+
+// The bytes that are there now are the chunk's.
+bool RestoreJob::IsHeld(std::uint64_t ordinal, const Reading& reading) const {
+  const ChunkLayout::Place place = manifest_.layout->At(ordinal);
+  const ChunkLayout::BoxPlace in_box = manifest_.layout->InBox(place);
+  const v1::Box& box = manifest_.tensors[place.tensor].boxes(static_cast<int>(in_box.box));
+  for (const Destination& destination : DestinationsOf(place.tensor, reading)) {
+    std::vector<Bytes> pieces;
+    std::uint64_t next = in_box.range.offset_bytes;
+    const absl::Status status = destination.region.ForEachRun(box, in_box.range, [&](const TensorRegion::Run& run) {
+      if (run.from != next) return absl::CancelledError();  // some of the chunk is not there
+      next += run.size;
+      pieces.emplace_back(destination.data + run.to, run.size);
+      return absl::OkStatus();
+    });
+    if (status.ok() && pieces.empty()) continue;  // goes elsewhere
+    if (!status.ok() || next != in_box.range.offset_bytes + in_box.range.size_bytes ||
+        Xxh3(pieces) != manifest_.fingerprint(place))
+      return false;
+  }
+  return true;
+}
+
+absl::Status RestoreJob::DropHeld(Reading& reading) const {
+  std::vector<std::uint64_t> chunks;
+  for (std::uint64_t ordinal = 0; ordinal < reading.missing.size(); ++ordinal)
+    if (reading.missing[ordinal]) chunks.push_back(ordinal);
+  // A few tell whether it is worth a look at all.
+  bool some = false;
+  const std::size_t step = std::max<std::size_t>(1, chunks.size() / kProbes);
+  for (std::size_t i = step / 2; i < chunks.size() && !some; i += step) some = IsHeld(chunks[i], reading);
+  if (!some) return absl::OkStatus();
+  Interrupts interrupts(connection_->options.interrupted);
+  std::vector<char> held(chunks.size());
+  for (std::size_t begin = 0; begin < chunks.size(); begin += kWindow) {
+    const std::size_t count = std::min(kWindow, chunks.size() - begin);
+    ParallelFor(count, [&](std::size_t i) { held[begin + i] = IsHeld(chunks[begin + i], reading) ? 1 : 0; });
+    CKPT_RETURN_IF_ERROR(interrupts.Check());
+  }
+  for (std::size_t i = 0; i < chunks.size(); ++i) {
+    if (held[i] == 0) continue;
+    reading.missing[chunks[i]] = false;
+    --reading.missing_chunks;
+    reading.done_bytes += manifest_.layout->InBox(manifest_.layout->At(chunks[i])).range.size_bytes;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RestoreJob::Destination::Take(std::int64_t to, Bytes bytes) const {
+  if (sink != nullptr) return sink->Write(tensor, static_cast<std::uint64_t>(to), bytes);
+  std::memcpy(data + to, bytes.data(), bytes.size());
+  return absl::OkStatus();
 }
 
 absl::Status RestoreJob::ReadTo(std::vector<Destination> destinations) {
@@ -238,6 +296,8 @@ absl::Status RestoreJob::ReadTo(std::vector<Destination> destinations) {
     CKPT_RETURN_IF_ERROR(
         Give(tensor, WholeBox(manifest_.tensors[tensor]), {0, bytes.size()}, std::span(&bytes, 1), reading));
   }
+  const bool to_memory = !reading.destinations.empty() && reading.destinations.front().sink == nullptr;
+  if (options_.compare && to_memory) CKPT_RETURN_IF_ERROR(DropHeld(reading));
   if (reading.missing_chunks == 0) return absl::OkStatus();
   const absl::Status status = Retry(reading.backoff, connect, [&] { return Fetch(reading); });
   if (!reading.sink_status.ok()) return reading.sink_status;
@@ -311,6 +371,7 @@ absl::Status RestoreJob::TakeChunk(const ChunkPieces& chunk, Reading& reading) {
                      ": the bytes that came are not those that were saved, though the server found them "
                      "right: they change on the way; test the memory of both machines"));
   }
+  fetched_bytes_ += size;
   const v1::Box& box = manifest_.tensors[place.tensor].boxes(static_cast<int>(in_box.box));
   CKPT_RETURN_IF_ERROR(Give(place.tensor, box, in_box.range, chunk.payload, reading));
   reading.missing[layout.first(place.tensor) + place.index] = false;
@@ -321,13 +382,11 @@ absl::Status RestoreJob::TakeChunk(const ChunkPieces& chunk, Reading& reading) {
 
 absl::Status RestoreJob::Give(std::uint64_t tensor, const v1::Box& box, ByteRange range, std::span<const Bytes> pieces,
                               Reading& reading) {
-  const auto first = std::lower_bound(reading.destinations.begin(), reading.destinations.end(), tensor,
-                                      [](const Destination& d, std::uint64_t number) { return d.tensor < number; });
-  for (auto destination = first; destination != reading.destinations.end() && destination->tensor == tensor;
-       ++destination) {
+  for (const Destination& destination : DestinationsOf(tensor, reading)) {
     Pieces left(pieces);
-    reading.sink_status = destination->region.ForEachRun(box, range, [&](const TensorRegion::Run& run) {
-      return left.Give(run.from - range.offset_bytes, run.size, run.to, destination->take);
+    reading.sink_status = destination.region.ForEachRun(box, range, [&](const TensorRegion::Run& run) {
+      return left.Give(run.from - range.offset_bytes, run.size, run.to,
+                       [&](std::int64_t to, Bytes bytes) { return destination.Take(to, bytes); });
     });
     CKPT_RETURN_IF_ERROR(reading.sink_status);
   }

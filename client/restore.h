@@ -32,17 +32,21 @@ class RestoreJob final : public Restore {
   absl::Status Read(TensorSink& sink) override;
   absl::Status ReadInto(std::span<void* const> buffers) override;
   absl::Status ReadSlices(std::span<const Slice> slices) override;
+  [[nodiscard]] std::uint64_t fetched_bytes() const override { return fetched_bytes_; }
 
  private:
   RestoreJob(std::shared_ptr<Connection> connection, RestoreOptions options);
 
-  // Takes bytes of a tensor to where they go, from the first element of it on.
-  using Taker = std::function<absl::Status(std::int64_t to, Bytes bytes)>;
+  // Where bytes of a tensor go: to memory, the region's first element at `data`, or to a sink.
   struct Destination {
     std::uint64_t tensor = 0;
     TensorRegion region;
-    Taker take;
+    std::byte* data = nullptr;
+    TensorSink* sink = nullptr;
+
+    [[nodiscard]] absl::Status Take(std::int64_t to, Bytes bytes) const;
   };
+  using Destinations = std::span<const Destination>;
 
   // The state of one Read.
   struct Reading {
@@ -64,7 +68,11 @@ class RestoreJob final : public Restore {
   void Remember();
   absl::StatusOr<Destination> DestinationOf(const Slice& slice) const;
   absl::Status ReadTo(std::vector<Destination> destinations);
-  void AddMissing(std::uint64_t tensor, std::span<const Destination> destinations, Reading& reading) const;
+  void AddMissing(std::uint64_t tensor, Destinations destinations, Reading& reading) const;
+  // Takes what is right where it is out of what is missing.
+  absl::Status DropHeld(Reading& reading) const;
+  [[nodiscard]] bool IsHeld(std::uint64_t ordinal, const Reading& reading) const;
+  static Destinations DestinationsOf(std::uint64_t tensor, const Reading& reading);
   absl::Status Fetch(Reading& reading);
   absl::Status FetchMissing(Reading& reading);
   v1::Want NextWant(Reading& reading) const;
@@ -76,6 +84,7 @@ class RestoreJob final : public Restore {
   const RestoreOptions options_;
   Manifest manifest_;
   std::vector<bool> selected_;
+  std::uint64_t fetched_bytes_ = 0;
   std::unique_ptr<RestoreStream> stream_;  // open, and nothing was asked of it yet
 };
 

@@ -348,6 +348,8 @@ class Restore {
     Check(WithoutGil([&] { return restore_->ReadSlices(wanted); }));
   }
 
+  std::uint64_t FetchedBytes() const { return restore_->fetched_bytes(); }
+
   // Reads tensor i to address buffers[i]; 0 leaves it out.
   void ReadInto(const std::vector<std::uintptr_t>& buffers) {
     std::vector<void*> pointers;
@@ -390,8 +392,9 @@ class Client {
   }
 
   Restore OpenRestore(const std::string& reference, std::vector<std::string> components,
-                      std::vector<std::string> include) {
+                      std::vector<std::string> include, bool compare) {
     ckpt::RestoreOptions options;
+    options.compare = compare;
     options.reference = reference;
     options.components = std::move(components);
     options.include = std::move(include);
@@ -502,6 +505,7 @@ NB_MODULE(_native, m) {
       .def("nodes", &Restore::Nodes)
       .def("tensors", &Restore::Tensors)
       .def("boxes", &Restore::Boxes)
+      .def("fetched_bytes", &Restore::FetchedBytes)
       .def("read_into", &Restore::ReadInto, nb::arg("buffers"))
       .def("read_slices", &Restore::ReadSlices, nb::arg("slices"));
 
@@ -513,7 +517,8 @@ NB_MODULE(_native, m) {
       .def("save_part", &Client::SavePart, nb::arg("builder").none(), nb::arg("run"), nb::arg("epoch"),
            nb::arg("step").none(), nb::arg("metrics"), nb::arg("labels"), nb::arg("primary_metric"),
            nb::arg("attempt_key"), nb::arg("rank"), nb::arg("world_size"))
-      .def("open_restore", &Client::OpenRestore, nb::arg("reference"), nb::arg("components"), nb::arg("include"))
+      .def("open_restore", &Client::OpenRestore, nb::arg("reference"), nb::arg("components"), nb::arg("include"),
+           nb::arg("compare") = false)
       .def("remember", &Client::Remember, nb::arg("reference"))
       .def("get_checkpoint", &Client::GetCheckpoint, nb::arg("reference"))
       .def("list_checkpoints", &Client::ListCheckpoints, nb::arg("run"), nb::arg("page"))

@@ -237,6 +237,24 @@ TEST_F(Slices, OnlyTheChunksThatTheyNeedAreFetched) {
   EXPECT_EQ(total_bytes, 1U << 20);
 }
 
+TEST_F(Slices, WhatIsRightWhereItGoesIsNotFetched) {
+  RestoreOptions options = Of("run@1");
+  options.compare = true;
+  const auto restore = *client_->OpenRestore(options);
+  std::vector<std::int32_t> whole, rows;
+  const std::vector<Restore::Slice> slices = {SliceOf(0, {0, 0}, {1500, 1024}, whole),
+                                              SliceOf(1, {0, 0}, {333, 77}, rows)};
+  ASSERT_TRUE(restore->ReadSlices(slices).ok());
+  const std::uint64_t all = (1500 * 1024 + 333 * 77) * 4;
+  EXPECT_EQ(restore->fetched_bytes(), all) << "nothing was there";
+  whole[700 * 1024 + 1000] ^= 1;  // in one chunk of one box
+  ASSERT_TRUE(restore->ReadSlices(slices).ok());
+  EXPECT_EQ(whole, large_.Part({0, 0}, {1500, 1024}));
+  EXPECT_EQ(rows, odd_.Part({0, 0}, {333, 77}));
+  EXPECT_LE(restore->fetched_bytes(), all + (1 << 20));
+  EXPECT_GT(restore->fetched_bytes(), all);
+}
+
 TEST_F(Slices, GoToMemoryOfAnyLayout) {
   std::vector<std::int32_t> transposed;
   Restore::Slice slice = SliceOf(1, {100, 10}, {40, 50}, transposed);

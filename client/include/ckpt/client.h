@@ -127,6 +127,10 @@ struct RestoreOptions {
   // Globs over the paths of leaves; empty: all.
   std::vector<std::string> include = {};
 
+  // Look first at what is in the memory that ReadInto and ReadSlices are given, and fetch only what is not right there:
+  // for live tensors that may be those of the checkpoint, or nearly.
+  bool compare = false;
+
   // Called from the reading thread.
   std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)> progress = {};
 };
@@ -179,6 +183,9 @@ class Restore {
   // saved: a shard of another size, or a few rows. No slice may be of a view. Errors: as Read; InvalidArgument
   // (BAD_SLICE).
   virtual absl::Status ReadSlices(std::span<const Slice> slices) = 0;
+
+  // Bytes of payload that the server has sent so far.
+  [[nodiscard]] virtual std::uint64_t fetched_bytes() const = 0;
 };
 
 // A page of a list.

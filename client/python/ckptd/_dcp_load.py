@@ -96,7 +96,9 @@ class StorageReader(storage.StorageReader):
         return done
 
     def _opened(self, reference: str) -> OpenCheckpoint:
-        return OpenCheckpoint(connect(self.address, domain=self.domain)._connection().open_restore(reference, [], []))
+        return OpenCheckpoint(
+            connect(self.address, domain=self.domain)._connection().open_restore(reference, [], [], True)
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_open": None, "_failure": None}
