@@ -62,6 +62,9 @@ bool IsBefore(const v1::Box& a, const v1::Box& b) {
 }
 
 absl::Status CheckTiling(const v1::Tensor& tensor) {
+  if (tensor.boxes_size() > kMaxBoxes)
+    return Invalid("BOXES_DO_NOT_TILE", tensor,
+                   absl::StrCat("it is in ", tensor.boxes_size(), " boxes, more than ", kMaxBoxes));
   std::uint64_t covered = 0;
   for (int i = 0; i < tensor.boxes_size(); ++i) {
     const v1::Box& box = tensor.boxes(i);

@@ -8,6 +8,9 @@
 
 namespace ckpt {
 
+// Boxes of one tensor: each is compared with others.
+inline constexpr int kMaxBoxes = 8192;
+
 // The whole tensor, whose layout must be dense.
 v1::Box WholeBox(const v1::Tensor& tensor);
 
@@ -21,7 +24,7 @@ absl::Status CheckBox(const v1::Tensor& tensor, const v1::Box& box);
 bool IsBefore(const v1::Box& a, const v1::Box& b);
 
 // The tensor's boxes lie within it and are in order. InvalidArgument BOXES_DO_NOT_TILE, with the path, unless each of
-// its elements is in just one of them.
+// its elements is in just one of them, and they are at most kMaxBoxes.
 absl::Status CheckTiling(const v1::Tensor& tensor);
 
 }  // namespace ckpt

@@ -32,6 +32,7 @@ class RestoreJob final : public Restore {
   absl::Status Read(TensorSink& sink) override;
   absl::Status ReadInto(std::span<void* const> buffers) override;
   absl::Status ReadSlices(std::span<const Slice> slices) override;
+  void Pause() override { stream_.reset(); }
   [[nodiscard]] std::uint64_t fetched_bytes() const override { return fetched_bytes_; }
 
  private:

@@ -34,6 +34,7 @@ v1::SaveBegin MakeBegin(const Connection& connection, const SaveOptions& options
   begin.set_world_size(options.part.has_value() ? options.part->world_size : 1);
   begin.set_coordinated(options.part.has_value() && options.part->coordinated);
   begin.set_primary_metric(options.primary_metric);
+  begin.set_client(RandomBytes(16));
   return begin;
 }
 
@@ -70,6 +71,7 @@ absl::Status SaveJob::Retrying(const std::function<absl::Status(Backoff&)>& call
 
 absl::Status SaveJob::OnStream(const std::function<absl::Status()>& call) {
   if (stream_ == nullptr) {
+    begin_.set_stream(++streams_);
     CKPT_ASSIGN_OR_RETURN(stream_, SaveStream::Open(*connection_, begin_));
   }
   absl::Status status = call();
@@ -113,12 +115,13 @@ absl::StatusOr<SaveStream::Outcome> SaveJob::CommitOnce(std::span<const v1::Stat
   const SaveChunks::Limits limits{begun.chunk_size(), begun.inline_limit()};
   if (!chunks_.has_value()) chunks_.emplace(tensors_, limits, release_);
   // The answer to an earlier stream's commit was lost on its way.
-  if (begun.has_committed()) return SaveStream::Outcome{begun.committed(), {}};
+  if (sent_ && begun.has_committed()) return SaveStream::Outcome{begun.committed(), {}};
   if (limits.chunk_size != chunks_->limits().chunk_size || limits.inline_limit != chunks_->limits().inline_limit)
     return MakeError(
         absl::StatusCode::kFailedPrecondition, "SERVER_CHANGED",
         "the server at this address cuts tensors otherwise than before the connection was lost; save again");
   CKPT_ASSIGN_OR_RETURN(cited_, Plan());
+  sent_ = true;
   return stream_->Send(*chunks_, cited_, nodes, commit, lent_, Observe(backoff));
 }
 

@@ -52,12 +52,14 @@ class SaveJob final : public Save {
   const SaveOptions options_;
   const SaveChunks::Release release_;
   const Check check_;
-  const v1::SaveBegin begin_;
+  v1::SaveBegin begin_;
 
   TensorSet tensors_;
   std::optional<SaveChunks> chunks_;  // once Commit has tensors and limits
   std::vector<bool> cited_;           // in the stream that committed
   bool over_ = false;                 // Commit has taken the tree
+  bool sent_ = false;                 // a stream may have committed
+  std::uint64_t streams_ = 0;         // opened so far
   bool probed_ = false;
   bool send_all_ = false;  // the server lost a chunk that was cited: cite nothing
   // How far any stream got.

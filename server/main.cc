@@ -104,6 +104,10 @@ int main(int argc, char** argv) {
                  "Seconds for which a broken save can be resumed, and after which an idle stream is ended")
       ->check(CLI::Range(1, 86400))
       ->capture_default_str();
+  app.add_option("--max-streams", options.max_streams,
+                 "Saves and restores that run at once, each with two threads; more are told to come again")
+      ->check(CLI::Range(1, 16384))
+      ->capture_default_str();
   app.add_option("--grace-s", grace_s, "Seconds that running calls get to finish after SIGTERM")
       ->check(CLI::Range(0, 3600))
       ->capture_default_str();

@@ -20,6 +20,7 @@ constexpr std::chrono::milliseconds kPause{5};
 // Who says nothing at first holds no place.
 constexpr std::chrono::minutes kFirstMessage{1};
 constexpr std::chrono::seconds kHalfClose{5};
+constexpr std::chrono::seconds kStillHere{5};
 
 absl::Status Gone() {
   return MakeError(absl::StatusCode::kCancelled, "STREAM_ENDED",
@@ -43,6 +44,15 @@ void SendBegun(SaveStream& save, RawStream& stream) {
     }
     stream.Post(Serialize(page));
   }
+}
+
+// Tells a client that waits for its commit, now and then, that the server is at work.
+SaveStream::OnWork StillHere(RawStream& stream) {
+  return [&stream, told = std::chrono::steady_clock::now()]() mutable {
+    if (std::chrono::steady_clock::now() - told < kStillHere) return;
+    stream.Post(Serialize(v1::SaveResponse()));
+    told = std::chrono::steady_clock::now();
+  };
 }
 
 absl::Status Commit(SaveStream& save, RawStream& stream, v1::SaveCommit commit) {
@@ -125,8 +135,9 @@ absl::Status ServeSave(storage::Store& store, RawStream& stream) {
     return MakeError(absl::StatusCode::kFailedPrecondition, "OUT_OF_ORDER", "a save starts with begin");
   CKPT_ASSIGN_OR_RETURN(
       const std::unique_ptr<SaveStream> save,
-      SaveStream::Begin(store, std::move(*first.message.mutable_begin()),
-                        [&](std::string digests, std::uint64_t total) { stream.Ack(std::move(digests), total); }));
+      SaveStream::Begin(
+          store, std::move(*first.message.mutable_begin()),
+          [&](std::string digests, std::uint64_t total) { stream.Ack(std::move(digests), total); }, StillHere(stream)));
   SendBegun(*save, stream);
   return ServeMessages(*save, stream);
 }

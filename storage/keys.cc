@@ -86,6 +86,9 @@ std::string Sessions() { return Key(kSession).Take(); }
 std::string Progress(const SessionId& session, std::uint32_t rank, std::uint64_t fence, std::uint64_t batch) {
   return Key(kProgress).Raw(session.view()).Number(rank).Number(fence).Number(batch).Take();
 }
+std::string ProgressOf(const SessionId& session, std::uint32_t rank) {
+  return Key(kProgress).Raw(session.view()).Number(rank).Take();
+}
 std::string ProgressOf(const SessionId& session) { return Key(kProgress).Raw(session.view()).Take(); }
 std::string Part(const SessionId& session, std::uint32_t rank) {
   return Key(kPart).Raw(session.view()).Number(rank).Take();

@@ -30,7 +30,8 @@ std::string Session(const SessionId& session);
 std::string Sessions();  // prefix of all
 // What one rank's streams of a session wrote, in this order.
 std::string Progress(const SessionId& session, std::uint32_t rank, std::uint64_t fence, std::uint64_t batch);
-std::string ProgressOf(const SessionId& session);  // prefix
+std::string ProgressOf(const SessionId& session);                      // prefix
+std::string ProgressOf(const SessionId& session, std::uint32_t rank);  // prefix
 std::string Part(const SessionId& session, std::uint32_t rank);
 std::string PartsOf(const SessionId& session);  // prefix
 std::string RunIds();                           // the counter

@@ -34,6 +34,9 @@ inline constexpr std::uint64_t kMaxPerQuestion = 16384;
 // Trainers that save one checkpoint together.
 inline constexpr std::uint32_t kMaxWorldSize = 4096;
 
+// Bytes of the description of a state that several trainers save, and of one's part of it: they are merged in memory.
+inline constexpr std::uint64_t kMaxMergedBytes = 256U << 20;
+
 // Haves of one stream: their answers wait in memory for a client that writes all and only then reads.
 inline constexpr std::uint64_t kMaxHaves = 16384;
 

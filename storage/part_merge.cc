@@ -1,55 +1,76 @@
 #include "storage/part_merge.h"
 
+#include <iterator>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
+#include "storage/limits.h"
+#include "storage/manifest_record.h"
 
 namespace ckpt::storage {
 namespace {
 
-template <typename Message>
-absl::StatusOr<Message> ReadRecord(Store& store, const std::string& domain, std::string_view name) {
-  const auto digest = Digest::From(name);
-  if (!digest.has_value()) return absl::DataLossError("it has no name");
-  CKPT_ASSIGN_OR_RETURN(const std::vector<v1::ChunkRow> rows, store.chunks().Locate(domain, {{true, *digest}}));
-  CKPT_ASSIGN_OR_RETURN(const PackId pack, PackOfRow(rows.front()));
-  std::string record(rows.front().stored_length(), '\0');
-  CKPT_RETURN_IF_ERROR(store.packs().Read(domain, pack, rows.front().offset() + kRecordHeaderSize,
-                                          std::as_writable_bytes(std::span(record))));
-  Message message;
-  if (Sha256(record) != *digest || !message.ParseFromString(record))
-    return absl::DataLossError("its bytes have changed");
-  return message;
-}
+// One rank's part, being read and merged.
+class PartReader {
+ public:
+  PartReader(Store& store, const v1::SessionRow& session, std::uint32_t rank)
+      : store_(store),
+        domain_(session.domain()),
+        rank_(rank),
+        use_{absl::StrCat("run ", session.run(), " epoch ", session.epoch()),
+             absl::StrCat("what rank ", rank, " had committed")} {}
 
-absl::Status MergePart(Store& store, const std::string& domain, std::uint32_t rank, const v1::PartRow& part,
-                       StateMerge& merge) {
-  std::vector<v1::Tensor> tensors;
-  std::vector<v1::StateNode> nodes;
-  const auto read = [&]() -> absl::Status {
-    CKPT_ASSIGN_OR_RETURN(const auto root, ReadRecord<v1::ManifestRoot>(store, domain, part.manifest()));
+  absl::Status MergeInto(const v1::PartRow& part, StateMerge& merge) {
+    CKPT_ASSIGN_OR_RETURN(const auto root, Read<v1::ManifestRoot>(part.manifest()));
+    std::uint64_t size_bytes = 0;
+    for (const v1::ManifestPartRef& ref : root.parts()) size_bytes += ref.size_bytes();
+    if (size_bytes > kMaxMergedBytes)
+      return MakeError(absl::StatusCode::kInvalidArgument, "TOO_LARGE",
+                       absl::StrCat("the description of what rank ", rank_, " saves has ", size_bytes >> 20,
+                                    " MiB, and may have ", kMaxMergedBytes >> 20));
+    std::vector<v1::Tensor> tensors;
+    std::vector<v1::StateNode> nodes;
     for (const v1::ManifestPartRef& ref : root.parts()) {
-      CKPT_ASSIGN_OR_RETURN(auto records, ReadRecord<v1::ManifestPart>(store, domain, ref.digest()));
+      CKPT_ASSIGN_OR_RETURN(auto records, Read<v1::ManifestPart>(ref.digest()));
       std::move(records.mutable_tensors()->begin(), records.mutable_tensors()->end(), std::back_inserter(tensors));
       std::move(records.mutable_nodes()->begin(), records.mutable_nodes()->end(), std::back_inserter(nodes));
     }
-    return absl::OkStatus();
-  };
-  if (const absl::Status status = read(); !status.ok())
-    return MakeError(absl::StatusCode::kDataLoss, "DATA_DAMAGED",
-                     absl::StrCat("what rank ", rank, " had committed cannot be read any more (", status.message(),
-                                  "); save again, all ranks, with a new attempt key"));
-  return merge.Add(rank, std::move(tensors), std::move(nodes));
-}
+    return merge.Add(rank_, std::move(tensors), std::move(nodes));
+  }
+
+ private:
+  template <typename Message>
+  absl::StatusOr<Message> Read(std::string_view name) {
+    const auto digest = Digest::From(name);
+    absl::StatusOr<std::string> record = absl::DataLossError(use_.what);
+    if (digest.has_value()) record = ReadManifestRecord(store_, domain_, *digest, use_);
+    Message message;
+    if (record.ok() && !message.ParseFromString(*record)) record = absl::DataLossError(use_.what);
+    if (absl::IsDataLoss(record.status()))
+      return MakeError(absl::StatusCode::kDataLoss, "DATA_DAMAGED",
+                       absl::StrCat(record.status().message(), " was damaged before the checkpoint was complete"));
+    CKPT_RETURN_IF_ERROR(record.status());
+    return message;
+  }
+
+  Store& store_;
+  const std::string domain_;
+  const std::uint32_t rank_;
+  const RecordUse use_;
+};
 
 }  // namespace
 
-absl::StatusOr<StateMerge::Merged> MergeParts(Store& store, const std::string& domain, const Parts& parts) {
+absl::StatusOr<StateMerge::Merged> MergeParts(Store& store, const v1::SessionRow& session, const Parts& parts,
+                                              const std::function<void()>& at_work) {
+  const MutexLock lock(store.merging());
   StateMerge merge;
-  for (std::uint32_t rank = 0; rank < parts.size(); ++rank)
-    CKPT_RETURN_IF_ERROR(MergePart(store, domain, rank, *parts[rank], merge));
+  for (std::uint32_t rank = 0; rank < parts.size(); ++rank) {
+    at_work();
+    CKPT_RETURN_IF_ERROR(PartReader(store, session, rank).MergeInto(*parts[rank], merge));
+  }
   return std::move(merge).Finish();
 }
 

@@ -21,6 +21,9 @@ using Parts = std::vector<std::optional<v1::PartRow>>;
 // How many parts the session's checkpoint is made of.
 std::uint32_t PartCount(const v1::SessionRow& session);
 
+// True if a rank that committed the one may be told that it has committed the other.
+bool IsSamePart(const v1::PartRow& a, const v1::PartRow& b);
+
 // The ranks that have not committed.
 std::vector<std::uint32_t> WaitsFor(const Parts& parts);
 
@@ -32,7 +35,9 @@ class PartTable {
  public:
   explicit PartTable(KvEngine& engine) : engine_(engine) {}
 
-  // Notes, durably, what the session's rank has committed. Returns all parts as they are then. Errors: as HoldSession.
+  // A rank has finished. While others have not, its part is noted, durably. Returns all parts: if none is missing the
+  // last one, this, is not noted yet: the commit of what they make does that. So there is one at a time that commits,
+  // and if it does not come to that its rank is still waited for. Errors: as HoldSession.
   absl::StatusOr<Parts> Finish(const SessionRef& session, const v1::PartRow& part);
 
   // The same rank's commit came again after the session had committed: AlreadyExists ATTEMPT_REUSED if it is another.

@@ -1,7 +1,5 @@
 #include "storage/restore_reader.h"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
@@ -9,6 +7,7 @@
 #include "base/status.h"
 #include "storage/checkpoint_reads.h"
 #include "storage/limits.h"
+#include "storage/manifest_record.h"
 #include "storage/pack_record.h"
 
 namespace ckpt::storage {
@@ -46,19 +45,6 @@ absl::Status RestoreReader::Damaged(std::string_view what) const {
                                 "if it is still at hand"));
 }
 
-// What is to be said, and done, when a record could not be read so. Only some errors say that its bytes are gone.
-absl::Status RestoreReader::Unreadable(const absl::Status& status, const RecordName& record, const PackId& pack,
-                                       std::uint64_t offset, std::string_view what) const {
-  const std::string where =
-      absl::StrCat(absl::string_view(what.data(), what.size()), " in pack ", pack.ToHex(), " at ", offset);
-  if (!absl::IsNotFound(status) && !absl::IsOutOfRange(status) && !absl::IsDataLoss(status))
-    return Annotate(status, absl::StrCat(Name(), ", ", where));
-  const absl::Status marked = store_.chunks().Quarantine(domain_, record, pack, offset);
-  spdlog::error(absl::StrCat(Name(), ", ", where, " is damaged: ", status.message(),
-                             marked.ok() ? "" : absl::StrCat("; cannot be marked so: ", marked.message())));
-  return Damaged(absl::StrCat(where, " (", status.message(), ")"));
-}
-
 absl::StatusOr<std::unique_ptr<RestoreReader>> RestoreReader::Open(Store& store, const v1::RestoreBegin& begin,
                                                                    const std::function<bool()>& abandoned) {
   const std::string domain = begin.domain().empty() ? "default" : begin.domain();
@@ -66,7 +52,7 @@ absl::StatusOr<std::unique_ptr<RestoreReader>> RestoreReader::Open(Store& store,
   auto reader = std::unique_ptr<RestoreReader>(new RestoreReader(store, domain, std::move(checkpoint)));
   const auto digest = Digest::From(reader->checkpoint_.manifest_digest());
   if (!digest.has_value()) return reader->Damaged("its manifest");
-  CKPT_ASSIGN_OR_RETURN(const std::string root, reader->ReadManifestRecord(*digest));
+  CKPT_ASSIGN_OR_RETURN(const std::string root, reader->ReadRecordOfManifest(*digest));
   if (!reader->root_.ParseFromString(root) || reader->root_.format() != 1) return reader->Damaged("its manifest");
   for (const bool tensors : {false, true})
     for (int i = 0; i < reader->root_.parts_size(); ++i)
@@ -114,24 +100,16 @@ absl::Status RestoreReader::Select(const v1::RestoreBegin& begin, const std::fun
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::string> RestoreReader::ReadManifestRecord(const Digest& digest) const {
-  const absl::StatusOr<std::vector<v1::ChunkRow>> rows = store_.chunks().Locate(domain_, {{true, digest}});
-  if (absl::IsNotFound(rows.status())) return Damaged("its manifest");
-  CKPT_RETURN_IF_ERROR(rows.status());
-  CKPT_ASSIGN_OR_RETURN(const PackId pack, PackOfRow(rows->front()));
-  const std::uint64_t offset = rows->front().offset();
-  std::string record(rows->front().stored_length(), '\0');
-  absl::Status status =
-      store_.packs().Read(domain_, pack, offset + kRecordHeaderSize, std::as_writable_bytes(std::span(record)));
-  if (status.ok() && Sha256(record) == digest) return record;
-  if (status.ok()) status = absl::DataLossError("its bytes have changed");
-  return Unreadable(status, {true, digest}, pack, offset, "its manifest");
+absl::StatusOr<std::string> RestoreReader::ReadRecordOfManifest(const Digest& digest) const {
+  absl::StatusOr<std::string> record = ReadManifestRecord(store_, domain_, digest, {Name(), "its manifest"});
+  if (absl::IsDataLoss(record.status())) return Damaged(std::string(record.status().message()));
+  return record;
 }
 
 absl::StatusOr<v1::ManifestPart> RestoreReader::ReadPart(const v1::ManifestPartRef& ref) const {
   const auto digest = Digest::From(ref.digest());
   if (!digest.has_value()) return Damaged("its manifest");
-  CKPT_ASSIGN_OR_RETURN(const std::string record, ReadManifestRecord(*digest));
+  CKPT_ASSIGN_OR_RETURN(const std::string record, ReadRecordOfManifest(*digest));
   v1::ManifestPart part;
   if (!part.ParseFromString(record) ||
       (ref.tensors() && ref.first() + static_cast<std::uint64_t>(part.tensors_size()) > root_.tensor_count()))
@@ -266,8 +244,9 @@ absl::Status RestoreReader::Read(ChunkToRead chunk, std::span<std::byte> buffer,
     status = ReadRecord(chunk, buffer, check);
     if (status.ok()) return status;
   }
-  return Unreadable(status, {false, chunk.digest}, chunk.pack, chunk.offset,
-                    absl::StrCat("tensor ", TensorPath(chunk.tensor), " chunk ", chunk.index));
+  const RecordUse use{Name(), absl::StrCat("tensor ", TensorPath(chunk.tensor), " chunk ", chunk.index)};
+  status = NoteUnreadable(store_, domain_, {false, chunk.digest}, chunk.pack, chunk.offset, use, status);
+  return absl::IsDataLoss(status) ? Damaged(std::string(status.message())) : status;
 }
 
 // Looked up again when it is needed: paths are too many to keep.

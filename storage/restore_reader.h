@@ -62,7 +62,7 @@ class RestoreReader {
       : store_(store), domain_(std::move(domain)), checkpoint_(std::move(checkpoint)) {}
 
   absl::Status Select(const v1::RestoreBegin& begin, const std::function<bool()>& abandoned);
-  absl::StatusOr<std::string> ReadManifestRecord(const Digest& digest) const;
+  absl::StatusOr<std::string> ReadRecordOfManifest(const Digest& digest) const;
   absl::StatusOr<v1::ManifestPart> ReadPart(const v1::ManifestPartRef& ref) const;
   void NotePart(const v1::ManifestPart& part);
   absl::Status ReadRecord(const ChunkToRead& chunk, std::span<std::byte> buffer, bool check) const;
@@ -70,8 +70,6 @@ class RestoreReader {
   absl::StatusOr<std::uint64_t> Locate();
   [[nodiscard]] std::string TensorPath(std::uint64_t tensor) const;
   [[nodiscard]] absl::Status Damaged(std::string_view what) const;
-  absl::Status Unreadable(const absl::Status& status, const RecordName& record, const PackId& pack,
-                          std::uint64_t offset, std::string_view what) const;
   [[nodiscard]] std::string Name() const;
 
   Store& store_;

@@ -1,4 +1,5 @@
 // Saves that several ranks make together.
+#include <fstream>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -87,7 +88,7 @@ class SaveInParts : public StoreTest {
   }
   void ExpectInvisible() { EXPECT_EQ(ReasonOf(Restore("r@1").status()), "RUN_NOT_FOUND"); }
 
-  const std::string key_ = RandomBytes(16);
+  std::string key_ = RandomBytes(16);
 };
 
 TEST_F(SaveInParts, TheLastRankMakesTheCheckpointVisible) {
@@ -174,9 +175,86 @@ TEST_F(SaveInParts, RanksThatContradictEachOtherAreRefusedAndNothingIsVisible) {
   EXPECT_EQ(ReasonOf(status), "BOXES_DO_NOT_TILE");
   EXPECT_THAT(status.message(), HasSubstr("m.w"));
   ExpectInvisible();
-  // What a rank sends again takes the place of what it had sent.
+  // For all ranks it is over, and whoever asks is told why.
+  EXPECT_EQ(ReasonOf(Look().status()), "SESSION_ENDED");
+  EXPECT_THAT(Look().status().message(), HasSubstr("m.w"));
+  for (const std::uint32_t rank : {0U, 1U}) {
+    const auto late = SaveStream::Begin(*store_, Rank(rank), [](const std::string&, std::uint64_t) {});
+    EXPECT_EQ(ReasonOf(late.status()), "SESSION_ENDED");
+    EXPECT_THAT(late.status().message(), HasSubstr("m.w"));
+  }
+  EXPECT_THAT(StoreTest::Rows("T"), IsEmpty());
+  EXPECT_THAT(StoreTest::Rows("P"), IsEmpty());
+}
+
+TEST_F(SaveInParts, AStreamAtWorkIsToldThatTheSaveHasFailed) {
+  ASSERT_THAT(SaveRank(Rank(0, 3), first_).status(), IsOk());
+  ASSERT_THAT(SaveRank(Rank(1, 3), second_).status(), IsOk());
+  auto wrong = second_;
+  wrong[0].first = 0;
+  const auto at_work = Begin(Rank(2, 3));
+  ASSERT_THAT(SendRows(*at_work, wrong), IsOk());
+  const SessionRef session{SessionOf(*at_work), "default", 2, at_work->begun().fence()};
+  ASSERT_THAT(store_->sessions().Fail(session, "for a reason"), IsOk());
+  const absl::Status status = at_work->Commit(kNoMetrics).status();
+  EXPECT_EQ(ReasonOf(status), "SESSION_ENDED");
+  EXPECT_THAT(status.message(), HasSubstr("for a reason"));
+}
+
+// The last part is not noted before what it makes is committed: if the server stops in between, its rank is waited for.
+TEST_F(SaveInParts, TheLastRankIsWaitedForUntilTheCommit) {
+  ASSERT_THAT(SaveRank(Rank(0), first_).status(), IsOk());
+  const auto last = Begin(Rank(1));
+  const SessionRef session{SessionOf(*last), "default", 1, last->begun().fence()};
+  const auto parts = store_->parts().Finish(session, v1::PartRow());
+  ASSERT_THAT(parts.status(), IsOk());
+  EXPECT_THAT(ckpt::storage::WaitsFor(*parts), IsEmpty());
+  EXPECT_THAT(WaitsFor(), ElementsAre(1));
+}
+
+TEST_F(SaveInParts, ADamagedPartFailsTheSaveAndTheNextOneStoresItAnew) {
+  ASSERT_THAT(SaveRank(Rank(0), first_).status(), IsOk());
+  const auto [key, value] = StoreTest::Rows("T").front();
+  const Digest manifest = *Digest::From(ParseRow<v1::PartRow>(key, value)->manifest());
+  const auto row = Get<v1::ChunkRow>(keys::Manifest("default", manifest));
+  const auto path = dir_ / "store/packs" / "default" / absl::StrCat(PackIdOf(row).ToHex(), ".pack");
+  {
+    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+    ASSERT_TRUE(file.seekp(static_cast<std::streamoff>(row.offset() + kRecordHeaderSize)).put('x').flush().good())
+        << path;
+  }
+  const absl::Status status = SaveRank(Rank(1), second_).status();
+  EXPECT_EQ(ReasonOf(status), "DATA_DAMAGED");
+  EXPECT_THAT(status.message(), HasSubstr("what rank 0 had committed"));
+  EXPECT_TRUE(Get<v1::ChunkRow>(keys::Manifest("default", manifest)).quarantined());
+  ExpectInvisible();
+  key_ = RandomBytes(16);
+  ASSERT_THAT(SaveRank(Rank(0), first_).status(), IsOk());
   ASSERT_TRUE(SaveRank(Rank(1), second_)->has_committed());
   ExpectVisible();
+}
+
+TEST_F(SaveInParts, ALateStreamOfAClientTakesNothingFromALaterOne) {
+  v1::SaveBegin begin = Rank(0);
+  begin.set_client("a");
+  begin.set_stream(2);
+  ASSERT_THAT(SaveRank(begin, first_).status(), IsOk());
+  begin.set_stream(1);
+  const auto late = SaveStream::Begin(*store_, begin, [](const std::string&, std::uint64_t) {});
+  EXPECT_EQ(ReasonOf(late.status()), "FENCED");
+  EXPECT_THAT(WaitsFor(), ElementsAre(1)) << "what the later one committed stays";
+  begin.set_client("another process");
+  EXPECT_THAT(SaveRank(begin, first_).status(), IsOk());
+}
+
+TEST_F(SaveInParts, OtherMetricsAreAnotherPart) {
+  v1::SaveCommit commit;
+  commit.add_metrics()->set_name("loss");
+  ASSERT_THAT(SaveRank(Rank(0), first_, commit).status(), IsOk());
+  ASSERT_THAT(SaveRank(Rank(1), second_).status(), IsOk());
+  EXPECT_THAT(SaveRank(Rank(0), first_, commit).status(), IsOk());
+  commit.mutable_metrics(0)->set_value(1);
+  EXPECT_EQ(ReasonOf(SaveRank(Rank(0), first_, commit).status()), "ATTEMPT_REUSED");
 }
 
 TEST_F(SaveInParts, ARankThatBeginsAgainIsWaitedForAgain) {
@@ -212,7 +290,7 @@ TEST_F(SaveInParts, TheSameCommitAgainGivesTheSameCheckpoint) {
   }
 }
 
-// Ranks that begin anew while others commit: whoever finds all parts commits, once.
+// Whoever finds all parts commits, once, though ranks begin anew meanwhile.
 TEST_F(SaveInParts, RanksThatComeAgainAtTheSameTimeMakeOneVersion) {
   for (int epoch = 0; epoch < 20; ++epoch) {
     SCOPED_TRACE(epoch);
@@ -247,7 +325,8 @@ TEST_F(SaveInParts, WhatWasMergedFromPartsThatChangedIsNotCommitted) {
   Draft draft;
   draft.checkpoint.set_run("r");
   draft.components = {""};
-  draft.parts = {"what rank 0 had", "what rank 1 had"};
+  draft.parts.resize(2);
+  draft.parts[0].set_manifest("what rank 0 had");
   const SessionRef session{SessionOf(*b), "default", 1, b->begun().fence()};
   EXPECT_EQ(ReasonOf(store_->versions().Commit(session, draft).status()), "PARTS_CHANGED");
   ExpectInvisible();
@@ -265,8 +344,8 @@ TEST_F(SaveInParts, EndsWithItsLeaseWhenARankDoesNotCome) {
   EXPECT_EQ(ReasonOf(Look().status()), "SESSION_ENDED");
   EXPECT_THAT(StoreTest::Rows("T"), IsEmpty());
   EXPECT_THAT(StoreTest::Rows("P"), IsEmpty());
-  // The rank that comes too late begins a session of its own, which waits for the others.
-  EXPECT_THAT(SaveRank(Rank(1), second_)->waiting().ranks(), ElementsAre(0));
+  const auto late = SaveStream::Begin(*store_, Rank(1), [](const std::string&, std::uint64_t) {});
+  EXPECT_EQ(ReasonOf(late.status()), "SESSION_ENDED") << "the others would wait for themselves";
   ExpectInvisible();
 }
 
@@ -280,7 +359,7 @@ TEST_F(SaveInParts, RanksMustBeginAlike) {
   other.set_step(7);
   EXPECT_EQ(reason(other), "ATTEMPT_REUSED");
   EXPECT_EQ(reason(Rank(2)), "BAD_RANK");
-  EXPECT_EQ(reason(Rank(0, 5000)), "BAD_RANK");
+  EXPECT_EQ(reason(Rank(0, 4097)), "BAD_RANK");
   EXPECT_EQ(reason(Rank(1, 1)), "BAD_RANK");
 }
 

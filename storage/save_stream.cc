@@ -79,14 +79,19 @@ absl::StatusOr<std::vector<Digest>> SplitDigests(std::string_view list) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<SaveStream>> SaveStream::Begin(Store& store, v1::SaveBegin begin, OnAck on_ack) {
+absl::StatusOr<std::unique_ptr<SaveStream>> SaveStream::Begin(Store& store, v1::SaveBegin begin, OnAck on_ack,
+                                                              OnWork on_work) {
+  if (begin.client().size() > 16)
+    return MakeError(absl::StatusCode::kInvalidArgument, "BAD_ATTEMPT_KEY", "a client's name has 16 bytes at most");
   const std::uint32_t rank = begin.rank();
+  const StreamNumber number{begin.client(), begin.stream()};
   CKPT_ASSIGN_OR_RETURN(const v1::SessionRow wanted, WantedSession(std::move(begin)));
   CKPT_RETURN_IF_ERROR(store.reserve().Admit(0));
   CKPT_ASSIGN_OR_RETURN(const std::uint32_t chunk_size, store.OpenDomain(wanted.domain()));
-  CKPT_ASSIGN_OR_RETURN(BegunSession begun, store.sessions().Begin(wanted, rank));
+  CKPT_ASSIGN_OR_RETURN(BegunSession begun, store.sessions().Begin(wanted, rank, number));
   absl::Cleanup end = [&store, id = begun.ref.id] { store.sessions().End(id); };  // if there is no thread to be had
-  auto stream = std::unique_ptr<SaveStream>(new SaveStream(store, chunk_size, std::move(begun), std::move(on_ack)));
+  auto stream = std::unique_ptr<SaveStream>(
+      new SaveStream(store, chunk_size, std::move(begun), std::move(on_ack), std::move(on_work)));
   std::move(end).Cancel();
   if (stream->again_) {
     CKPT_ASSIGN_OR_RETURN(stream->committed_, store.versions().CommittedBy(stream->row_));
@@ -94,7 +99,7 @@ absl::StatusOr<std::unique_ptr<SaveStream>> SaveStream::Begin(Store& store, v1::
   return stream;
 }
 
-SaveStream::SaveStream(Store& store, std::uint32_t chunk_size, BegunSession begun, OnAck on_ack)
+SaveStream::SaveStream(Store& store, std::uint32_t chunk_size, BegunSession begun, OnAck on_ack, OnWork on_work)
     : store_(store),
       chunk_size_(chunk_size),
       session_(std::move(begun.ref)),
@@ -102,6 +107,7 @@ SaveStream::SaveStream(Store& store, std::uint32_t chunk_size, BegunSession begu
       in_parts_(PartCount(row_) > 1),
       again_(row_.state() == v1::SessionRow::COMMITTED),
       on_ack_(std::move(on_ack)),
+      on_work_(std::move(on_work)),
       progress_(std::move(begun.progress)),
       tensors_(chunk_size, in_parts_ ? TensorIntake::Take::kBoxes : TensorIntake::Take::kWhole),
       manifest_(chunk_size, RecordSink()) {
@@ -310,7 +316,7 @@ absl::StatusOr<v1::GetSaveResponse> SaveStream::Commit(v1::SaveCommit commit) {
 absl::StatusOr<v1::Checkpoint> SaveStream::CommitWhole(Metrics metrics) {
   CKPT_ASSIGN_OR_RETURN(v1::Checkpoint checkpoint, Describe(manifest_, walk_.components(), std::move(metrics)));
   if (again_) return CommitAgain(checkpoint);
-  return Publish(std::move(checkpoint), manifest_, {}, earlier_new_bytes_);
+  return Publish(std::move(checkpoint), manifest_, {}, 0);
 }
 
 // Finishes the manifest and says what a checkpoint of it is.
@@ -368,36 +374,23 @@ absl::StatusOr<v1::GetSaveResponse> SaveStream::CommitPart(Metrics metrics) {
   CKPT_RETURN_IF_ERROR(Settle());
   part.set_new_bytes(earlier_new_bytes_ + writer_->new_bytes());
   while (true) {
-    const absl::StatusOr<Parts> parts = store_.parts().Finish(session_, part);
-    if (!parts.ok()) {
-      CKPT_ASSIGN_OR_RETURN(checkpoint, CommittedMeanwhile(parts.status(), part));
-      return outcome;
-    }
-    if (const std::vector<std::uint32_t> ranks = WaitsFor(*parts); !ranks.empty()) {
+    CKPT_ASSIGN_OR_RETURN(const Parts parts, store_.parts().Finish(session_, part));
+    if (const std::vector<std::uint32_t> ranks = WaitsFor(parts); !ranks.empty()) {
       outcome.mutable_waiting()->mutable_ranks()->Add(ranks.begin(), ranks.end());
       return outcome;
     }
-    absl::StatusOr<v1::Checkpoint> committed = CommitParts(*parts);
+    absl::StatusOr<v1::Checkpoint> committed = CommitParts(parts);
     if (ReasonOf(committed.status()) == "PARTS_CHANGED") continue;
-    if (!committed.ok()) committed = CommittedMeanwhile(committed.status(), part);
+    if (absl::IsInvalidArgument(committed.status()) || absl::IsDataLoss(committed.status()) ||
+        ReasonOf(committed.status()) == "CHUNK_MISSING")  // it would be the same again
+      CKPT_RETURN_IF_ERROR(store_.sessions().Fail(session_, std::string(committed.status().message())));
     CKPT_ASSIGN_OR_RETURN(checkpoint, std::move(committed));
     return outcome;
   }
 }
 
-// Two ranks may both find that all have finished, after one of them was cut off and came again: one of them commits,
-// and the other gets here.
-absl::StatusOr<v1::Checkpoint> SaveStream::CommittedMeanwhile(const absl::Status& status, const v1::PartRow& part) {
-  if (ReasonOf(status) != "SESSION_ENDED") return status;
-  CKPT_ASSIGN_OR_RETURN(const SessionTable::Found found, store_.sessions().Find(row_.domain(), row_.attempt_key()));
-  if (found.row.state() != v1::SessionRow::COMMITTED) return status;
-  CKPT_RETURN_IF_ERROR(store_.parts().CheckSame(session_, part));
-  return store_.versions().CommittedBy(found.row);
-}
-
 absl::StatusOr<v1::Checkpoint> SaveStream::CommitParts(const Parts& parts) {
-  const std::uint64_t before = writer_->new_bytes();
-  CKPT_ASSIGN_OR_RETURN(const StateMerge::Merged merged, MergeParts(store_, session_.domain, parts));
+  CKPT_ASSIGN_OR_RETURN(const StateMerge::Merged merged, MergeParts(store_, row_, parts, on_work_));
   ManifestDraft manifest(chunk_size_, RecordSink());
   for (const v1::Tensor& tensor : merged.tensors) {
     CKPT_ASSIGN_OR_RETURN(const std::uint64_t size, SizeBytes(tensor));
@@ -405,19 +398,19 @@ absl::StatusOr<v1::Checkpoint> SaveStream::CommitParts(const Parts& parts) {
   }
   for (const v1::StateNode& node : merged.nodes) CKPT_RETURN_IF_ERROR(manifest.AddNode(node));
   Metrics metrics;
-  std::vector<std::string> manifests;
-  std::uint64_t earlier_new_bytes = 0;
-  for (const std::optional<v1::PartRow>& part : parts) {
-    metrics.MergeFrom(part->metrics());
-    manifests.push_back(part->manifest());
-    earlier_new_bytes += part->new_bytes();
+  std::vector<v1::PartRow> merged_from;
+  std::uint64_t others_new_bytes = 0;
+  for (std::uint32_t rank = 0; rank < parts.size(); ++rank) {
+    metrics.MergeFrom(parts[rank]->metrics());
+    merged_from.push_back(*parts[rank]);
+    if (rank != session_.rank) others_new_bytes += parts[rank]->new_bytes();
   }
   CKPT_ASSIGN_OR_RETURN(v1::Checkpoint checkpoint, Describe(manifest, merged.components, std::move(metrics)));
-  return Publish(std::move(checkpoint), manifest, std::move(manifests), earlier_new_bytes - before);
+  return Publish(std::move(checkpoint), manifest, std::move(merged_from), others_new_bytes);
 }
 
 absl::StatusOr<v1::Checkpoint> SaveStream::Publish(v1::Checkpoint checkpoint, ManifestDraft& manifest,
-                                                   std::vector<std::string> parts, std::uint64_t earlier_new_bytes) {
+                                                   std::vector<v1::PartRow> parts, std::uint64_t others_new_bytes) {
   v1::VersionFact fact;
   fact.set_domain(session_.domain);
   fact.set_session(std::string(session_.id.view()));
@@ -430,7 +423,7 @@ absl::StatusOr<v1::Checkpoint> SaveStream::Publish(v1::Checkpoint checkpoint, Ma
   CKPT_RETURN_IF_ERROR(AddRecord(RecordKind::kVersionFact, draft.fact_digest, std::move(record)));
   CKPT_RETURN_IF_ERROR(Flush(true));
   CKPT_RETURN_IF_ERROR(Settle());
-  checkpoint.set_new_bytes(earlier_new_bytes + writer_->new_bytes());
+  checkpoint.set_new_bytes(others_new_bytes + earlier_new_bytes_ + writer_->new_bytes());
   draft.checkpoint = std::move(checkpoint);
   draft.components = manifest.TakeComponents();
   draft.used = manifest.TakeUsed();
@@ -456,9 +449,7 @@ absl::StatusOr<v1::GetSaveResponse> GetSave(Store& store, const v1::GetSaveReque
                             store.versions().CommittedBy(found.row));
       return outcome;
     }
-    default:
-      return MakeError(absl::StatusCode::kFailedPrecondition, "SESSION_ENDED",
-                       "the save ended before all its ranks had committed; save again with a new attempt");
+    default: return SessionEnded(found.row);
   }
 }
 

@@ -32,8 +32,12 @@ class SaveStream {
   // many of the stream are by now. From another thread.
   using OnAck = std::function<void(std::string digests, std::uint64_t total)>;
 
+  // Called now and then from Commit, when it takes long.
+  using OnWork = std::function<void()>;
+
   // Errors: InvalidArgument (names, metrics, key), AlreadyExists ATTEMPT_REUSED, ResourceExhausted DISK_FULL.
-  static absl::StatusOr<std::unique_ptr<SaveStream>> Begin(Store& store, v1::SaveBegin begin, OnAck on_ack);
+  static absl::StatusOr<std::unique_ptr<SaveStream>> Begin(
+      Store& store, v1::SaveBegin begin, OnAck on_ack, OnWork on_work = [] {});
   ~SaveStream();
 
   // What the client is to know.
@@ -68,7 +72,7 @@ class SaveStream {
   absl::StatusOr<v1::GetSaveResponse> Commit(v1::SaveCommit commit);
 
  private:
-  SaveStream(Store& store, std::uint32_t chunk_size, BegunSession begun, OnAck on_ack);
+  SaveStream(Store& store, std::uint32_t chunk_size, BegunSession begun, OnAck on_ack, OnWork on_work);
 
   void OnDurable(const std::vector<BatchItem>& items);
   absl::Status AddItem(BatchItem item);
@@ -81,12 +85,11 @@ class SaveStream {
   absl::StatusOr<v1::Checkpoint> CommitWhole(Metrics metrics);
   absl::StatusOr<v1::GetSaveResponse> CommitPart(Metrics metrics);
   absl::StatusOr<v1::Checkpoint> CommitParts(const Parts& parts);
-  absl::StatusOr<v1::Checkpoint> CommittedMeanwhile(const absl::Status& status, const v1::PartRow& part);
   absl::StatusOr<v1::Checkpoint> CommitAgain(const v1::Checkpoint& draft);
   absl::StatusOr<v1::Checkpoint> Describe(ManifestDraft& manifest, const std::vector<std::string>& components,
                                           Metrics metrics) const;
   absl::StatusOr<v1::Checkpoint> Publish(v1::Checkpoint checkpoint, ManifestDraft& manifest,
-                                         std::vector<std::string> parts, std::uint64_t earlier_new_bytes);
+                                         std::vector<v1::PartRow> parts, std::uint64_t others_new_bytes);
 
   Store& store_;
   const std::uint32_t chunk_size_;
@@ -95,6 +98,7 @@ class SaveStream {
   const bool in_parts_;  // others save other parts of it
   const bool again_;     // the attempt had committed: nothing is written, only compared
   const OnAck on_ack_;
+  const OnWork on_work_;
   v1::Checkpoint committed_;
   std::vector<v1::ProgressRow> progress_;  // until TakeAcked
   std::uint64_t acked_earlier_ = 0;        // chunks in it

@@ -26,6 +26,12 @@ struct SessionRef {
   std::uint64_t fence = 0;
 };
 
+// A client's number for one of its streams; see v1::SaveBegin.
+struct StreamNumber {
+  std::string client;
+  std::uint64_t number = 0;  // 0: not numbered
+};
+
 // What a stream begins with.
 struct BegunSession {
   SessionRef ref;
@@ -37,6 +43,9 @@ struct BegunSession {
 // The session's row, held as said. Aborted FENCED when a later stream took the session over; FailedPrecondition
 // SESSION_ENDED when it is not open any more.
 absl::StatusOr<v1::SessionRow> HoldSession(Transaction& txn, const SessionRef& session, Hold hold);
+
+// FailedPrecondition SESSION_ENDED, which says how it ended.
+absl::Status SessionEnded(const v1::SessionRow& row);
 
 // Deletes the session's pins and progress, in the transaction that ends it: the caller holds its row exclusive. Holds
 // the packs that it pins shared.
@@ -53,17 +62,22 @@ class SessionTable {
 
   // Begins the attempt that `wanted` describes (domain, run, epoch, …, attempt_key), or takes over the session that
   // began with the same key. The session's lease does not end before End is called as often. Errors: AlreadyExists
-  // ATTEMPT_REUSED (the key began something else).
-  absl::StatusOr<BegunSession> Begin(const v1::SessionRow& wanted, std::uint32_t rank);
+  // ATTEMPT_REUSED (the key began something else); Aborted FENCED (a later stream of this client has begun);
+  // FailedPrecondition SESSION_ENDED (a save by several ranks has ended: all of them need a new key).
+  absl::StatusOr<BegunSession> Begin(const v1::SessionRow& wanted, std::uint32_t rank, const StreamNumber& stream = {});
 
-  // What became of the attempt: its session as it is now, and the ranks that have not committed. If it is open, its
-  // lease runs from now. NotFound SAVE_NOT_FOUND.
+  // What became of the attempt: its session as it is now, and if it is open the ranks that have not committed; its
+  // lease then runs from now. NotFound SAVE_NOT_FOUND.
   struct Found {
     SessionId id;
     v1::SessionRow row;
     std::vector<std::uint32_t> waiting;
   };
   absl::StatusOr<Found> Find(const std::string& domain, const std::string& attempt_key);
+
+  // Ends the session of a save by several ranks, for good: what they sent cannot be put together. Errors: as
+  // HoldSession.
+  absl::Status Fail(const SessionRef& session, std::string_view why);
 
   // The stream is gone; the lease runs from now.
   void End(const SessionId& session);
@@ -81,7 +95,7 @@ class SessionTable {
   };
 
   absl::StatusOr<BegunSession> BeginOnce(Transaction& txn, const v1::SessionRow& wanted, std::uint32_t rank,
-                                         const SessionId& fresh);
+                                         const StreamNumber& stream, const SessionId& fresh);
   absl::Status Expire(const SessionId& session);
   [[nodiscard]] bool TooYoung(const Lease& lease) const;  // to end
 

@@ -28,6 +28,15 @@ std::string NameOf(v1::NodeKind parent, std::uint64_t index, const v1::StateNode
   return absl::StrCat("k", index);
 }
 
+// Ranks must describe a tensor alike, but for its device and its boxes.
+absl::Status CheckAlike(const v1::Tensor& a, const v1::Tensor& b, const std::string& path) {
+  const auto same = [](const auto& x, const auto& y) { return std::equal(x.begin(), x.end(), y.begin(), y.end()); };
+  if (a.dtype() == b.dtype() && same(a.shape(), b.shape()) && same(a.strides(), b.strides()) && a.role() == b.role() &&
+      a.requires_grad() == b.requires_grad())
+    return absl::OkStatus();
+  return Differ(path, "ranks describe this tensor differently: its dtype, whole shape, strides, role or requires_grad");
+}
+
 // The bytes that the tensor came with, as boxes: an inline one is one box that is the whole.
 void InlineToBox(v1::Tensor& tensor) {
   if (tensor.inline_data().empty()) return;
@@ -47,22 +56,24 @@ struct StateMerge::Frame {
   std::uint64_t index = 0;  // of the next child
 };
 
-// Which merged tensor each of a rank's is.
+// A rank's tensors, and which merged one each is.
 class StateMerge::Numbers {
  public:
   explicit Numbers(std::vector<v1::Tensor> tensors) : tensors_(std::move(tensors)), merged_(tensors_.size()) {}
 
+  [[nodiscard]] bool Has(std::uint64_t number) const { return number < tensors_.size(); }
+  [[nodiscard]] const v1::Tensor& At(std::uint64_t number) const { return tensors_[number]; }
+  // The rank sends bytes of it.
+  [[nodiscard]] bool Sends(std::uint64_t number) const { return !tensors_[number].boxes().empty(); }
   [[nodiscard]] std::optional<std::uint64_t> Of(std::uint64_t number) const { return merged_[number]; }
-  // The rank's tensor is the merged one; false when another one of its is.
+  // The rank's tensor is the merged one. Of those that it sends, false when another one of them is.
   bool Join(std::uint64_t number, std::uint64_t merged) {
     merged_[number] = merged;
-    return owner_.try_emplace(merged, number).second;
+    return !Sends(number) || owner_.try_emplace(merged, number).first->second == number;
   }
-  v1::Tensor Take(std::uint64_t number) { return std::move(tensors_[number]); }
-  [[nodiscard]] bool Has(std::uint64_t number) const { return number < tensors_.size(); }
 
  private:
-  std::vector<v1::Tensor> tensors_;
+  const std::vector<v1::Tensor> tensors_;
   std::vector<std::optional<std::uint64_t>> merged_;
   absl::flat_hash_map<std::uint64_t, std::uint64_t> owner_;
 };
@@ -103,21 +114,20 @@ absl::StatusOr<std::uint32_t> StateMerge::Merge(Frame* parent, std::uint32_t ran
   if (HasTensor(node.kind())) {
     const std::uint64_t number = node.tensor();
     if (!numbers.Has(number)) return Differ(path, absl::StrCat("rank ", rank, " has no tensor number ", number));
-    const auto known = numbers.Of(number);
-    const std::uint64_t merged = found != fresh ? nodes_[found].node.tensor() : known.value_or(tensors_.size());
-    if (known.has_value() ? *known != merged : !numbers.Join(number, merged))
-      return Differ(path, absl::StrCat("rank ", rank, " shares this tensor with another place than earlier ranks do"));
-    if (!known.has_value() && merged == tensors_.size()) {
-      tensors_.push_back(numbers.Take(number));
-    } else if (!known.has_value()) {
-      CKPT_RETURN_IF_ERROR(MergeTensor(merged, numbers.Take(number), path));
+    if (found == fresh) {
+      node.set_tensor(PlaceNew(number, numbers));
+    } else {
+      CKPT_ASSIGN_OR_RETURN(const std::uint64_t merged,
+                            PlaceAgain(nodes_[found].node.tensor(), number, rank, numbers, path));
+      nodes_[found].node.set_tensor(merged);
     }
-    node.set_tensor(merged);
   }
   if (found != fresh) return found;
-  if (nodes_.size() >= kMaxNodes || tensors_.size() > kMaxTensors)
+  size_bytes_ += node.ByteSizeLong();
+  if (nodes_.size() >= kMaxNodes || tensors_.size() > kMaxTensors || size_bytes_ > kMaxMergedBytes)
     return MakeError(absl::StatusCode::kInvalidArgument, "TOO_LARGE",
-                     absl::StrCat("a state may have ", kMaxNodes, " values and ", kMaxTensors, " tensors at most"));
+                     absl::StrCat("what several trainers save together may have ", kMaxNodes, " values, ", kMaxTensors,
+                                  " tensors and a description of ", kMaxMergedBytes >> 20, " MiB at most"));
   if (parent != nullptr) {
     Node& above = nodes_[parent->node];
     if (!attribute && above.rank != rank && !IsMapping(above.node.kind()))
@@ -141,15 +151,42 @@ absl::Status StateMerge::CheckSame(const Node& known, std::uint32_t rank, const 
   return absl::OkStatus();
 }
 
-absl::Status StateMerge::MergeTensor(std::uint64_t into, v1::Tensor tensor, const std::string& path) {
-  v1::Tensor& known = tensors_[into];
-  const auto same = [](const auto& a, const auto& b) { return std::equal(a.begin(), a.end(), b.begin(), b.end()); };
-  if (known.dtype() != tensor.dtype() || !same(known.shape(), tensor.shape()) ||
-      !same(known.strides(), tensor.strides()) || known.role() != tensor.role() ||
-      known.requires_grad() != tensor.requires_grad())
+std::uint64_t StateMerge::PlaceNew(std::uint64_t number, Numbers& numbers) {
+  if (const auto known = numbers.Of(number); known.has_value() && numbers.Sends(number)) return *known;
+  const std::uint64_t merged = tensors_.size();
+  tensors_.push_back(numbers.At(number));
+  size_bytes_ += tensors_.back().ByteSizeLong();
+  (void)numbers.Join(number, merged);
+  return merged;
+}
+
+absl::StatusOr<std::uint64_t> StateMerge::PlaceAgain(std::uint64_t there, std::uint64_t number, std::uint32_t rank,
+                                                     Numbers& numbers, const std::string& path) {
+  const auto known = numbers.Of(number);
+  if (!known.has_value() || !numbers.Sends(number)) {
+    if (!numbers.Join(number, there))
+      return Differ(path, absl::StrCat("rank ", rank, " has two tensors where earlier ranks share one"));
+    CKPT_RETURN_IF_ERROR(MergeTensor(there, numbers.At(number), path));
+    return there;
+  }
+  if (*known == there) return there;
+  // It stands elsewhere too, on this rank. Whoever had it apart may have had nothing of it.
+  if (!tensors_[there].boxes().empty())
     return Differ(path,
-                  "ranks describe this tensor differently: its dtype, whole shape, strides, role or requires_grad");
-  known.mutable_boxes()->MergeFrom(tensor.boxes());
+                  absl::StrCat("rank ", rank, " shares this tensor with another place, and earlier ranks do not"));
+  CKPT_RETURN_IF_ERROR(CheckAlike(tensors_[there], numbers.At(number), path));
+  return *known;
+}
+
+absl::Status StateMerge::MergeTensor(std::uint64_t into, const v1::Tensor& tensor, const std::string& path) {
+  v1::Tensor& known = tensors_[into];
+  CKPT_RETURN_IF_ERROR(CheckAlike(known, tensor, path));
+  for (const v1::Box& box : tensor.boxes()) {
+    // What all ranks hold, and all sent, is kept once.
+    if (!known.boxes().empty() && known.boxes(0).SerializeAsString() == box.SerializeAsString()) continue;
+    size_bytes_ += box.ByteSizeLong();
+    *known.add_boxes() = box;
+  }
   return absl::OkStatus();
 }
 

@@ -18,7 +18,7 @@ namespace ckpt::storage {
 class StateMerge {
  public:
   // Merges the next rank's state, as TensorIntake and StateWalk took it; an empty one adds nothing. InvalidArgument
-  // RANKS_DIFFER, with the path, where it contradicts what is there.
+  // RANKS_DIFFER, with the path, where it contradicts what is there; TOO_LARGE.
   absl::Status Add(std::uint32_t rank, std::vector<v1::Tensor> tensors, std::vector<v1::StateNode> nodes);
 
   struct Merged {
@@ -43,12 +43,17 @@ class StateMerge {
                                       const std::string& path);
   absl::Status CheckSame(const Node& known, std::uint32_t rank, const v1::StateNode& node,
                          const std::string& path) const;
-  absl::Status MergeTensor(std::uint64_t into, v1::Tensor tensor, const std::string& path);
+  // The merged tensor that a rank's is, at a place that has none yet, and at one where earlier ranks have `there`.
+  std::uint64_t PlaceNew(std::uint64_t number, Numbers& numbers);
+  absl::StatusOr<std::uint64_t> PlaceAgain(std::uint64_t there, std::uint64_t number, std::uint32_t rank,
+                                           Numbers& numbers, const std::string& path);
+  absl::Status MergeTensor(std::uint64_t into, const v1::Tensor& tensor, const std::string& path);
 
   std::vector<Node> nodes_;  // the root first
   // By parent and, in front of what names it there, whether it is a child or an attribute.
   absl::flat_hash_map<std::pair<std::uint32_t, std::string>, std::uint32_t> index_;
   std::vector<v1::Tensor> tensors_;  // with the boxes of all ranks so far
+  std::uint64_t size_bytes_ = 0;     // of all that
 };
 
 }  // namespace ckpt::storage

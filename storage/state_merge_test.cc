@@ -167,22 +167,43 @@ TEST_F(Merge, RanksMustDescribeATensorAlike) {
   Add({elsewhere}, tree);
 }
 
-TEST_F(Merge, SharedTensorsAreSharedByAllRanks) {
-  const Nodes tied = Dict({At("a", TensorNode(0)), At("b", TensorNode(0))});
-  const Nodes apart = Dict({At("a", TensorNode(0)), At("b", TensorNode(1))});
-  const v1::Tensor whole = With(Floats({2000}), {0}, {2000});
-  Add({whole}, tied);
-  Add({Floats({2000})}, Dict({At("b", TensorNode(0))}));  // sees one of the places
-  EXPECT_THAT(WhyNot({Floats({2000}), Floats({2000})}, apart), HasSubstr("b: rank 2 shares"));
-  const StateMerge::Merged merged = Finish();
-  EXPECT_EQ(merged.tensors.size(), 1U);
-  EXPECT_EQ(merged.tensors[0].path(), "a");
+// Rows of a tensor of 2000 x 2.
+v1::Tensor RowsOf(std::uint64_t first, std::uint64_t count) {
+  return With(Floats({2000, 2}), {first, 0}, {count, 2}, std::to_string(first));
+}
+const v1::Tensor kNoRows = Floats({2000, 2});
+const Nodes kTied = Dict({At("a", TensorNode(0)), At("b", TensorNode(0))});
+const Nodes kApart = Dict({At("a", TensorNode(0)), At("b", TensorNode(1))});
+
+TEST_F(Merge, RanksThatSendOfATensorSayWhetherItIsShared) {
+  Add({RowsOf(0, 1000)}, kTied);
+  Add({kNoRows}, Dict({At("b", TensorNode(0))}));  // sees one of the places
+  Add({kNoRows, kNoRows}, kApart);                 // has nothing of it
+  EXPECT_THAT(WhyNot({RowsOf(1000, 1000), RowsOf(1000, 1000)}, kApart), HasSubstr("b: rank 3 has two tensors where"));
 }
 
-TEST_F(Merge, WhatOneRankSharesAnotherMustNotHaveApart) {
-  Add({With(Floats({2000}), {0}, {2000}), With(Floats({2000}), {0}, {2000})},
-      Dict({At("a", TensorNode(0)), At("b", TensorNode(1))}));
-  EXPECT_THAT(WhyNot({Floats({2000})}, Dict({At("a", TensorNode(0)), At("b", TensorNode(0))})), HasSubstr("shares"));
+TEST_F(Merge, WhatOneRankHasApartAnotherMustNotShare) {
+  Add({RowsOf(0, 1000), RowsOf(0, 1000)}, kApart);
+  Add({kNoRows}, kTied);
+  EXPECT_THAT(WhyNot({RowsOf(1000, 1000)}, kTied), HasSubstr("b: rank 2 shares this tensor"));
+}
+
+TEST_F(Merge, ATieThatOnlyLaterRanksCanSeeIsKept) {
+  Add({kNoRows, kNoRows}, kApart);
+  Add({RowsOf(1000, 1000)}, kTied);
+  Add({kNoRows}, kTied);
+  Add({RowsOf(0, 1000)}, kTied);
+  const StateMerge::Merged merged = Finish();
+  ASSERT_EQ(merged.tensors.size(), 1U);
+  EXPECT_EQ(merged.tensors[0].path(), "a");
+  EXPECT_EQ(merged.tensors[0].boxes_size(), 2);
+  EXPECT_EQ(merged.nodes[1].tensor(), merged.nodes[2].tensor());
+}
+
+TEST_F(Merge, WhatOnlyRanksWithoutBytesTieIsApart) {
+  Add({kNoRows}, kTied);
+  Add({RowsOf(0, 2000), RowsOf(0, 2000)}, kApart);
+  EXPECT_EQ(Finish().tensors.size(), 2U);
 }
 
 TEST_F(Merge, ATensorThatNobodySentIsMissed) {
@@ -239,6 +260,15 @@ TEST(TileBoxes, PutsTheBytesOfASmallTensorTogether) {
   ASSERT_TRUE(TileBoxes(tensor).ok());
   EXPECT_EQ(tensor.inline_data(), "a.b.c.d.e.f.g.h.i.j.k.l.");
   EXPECT_EQ(tensor.boxes_size(), 0);
+}
+
+TEST(TileBoxes, TakesSoManyBoxesOnly) {
+  v1::Tensor tensor = Floats({1, 8193});
+  for (std::uint64_t i = 0; i < 8193; ++i) tensor = With(std::move(tensor), {0, i}, {1, 1});
+  EXPECT_EQ(ReasonOf(TileBoxes(tensor)), "BOXES_DO_NOT_TILE");
+  tensor = Floats({1, 8192});
+  for (std::uint64_t i = 0; i < 8192; ++i) tensor = With(std::move(tensor), {0, i}, {1, 1});
+  EXPECT_TRUE(TileBoxes(tensor).ok());
 }
 
 TEST(TileBoxes, AScalarIsABoxWithoutDimensions) {

@@ -77,6 +77,8 @@ class Store {
   ChunkIndex& chunks() { return chunks_; }
   SessionTable& sessions() { return sessions_; }
   PartTable& parts() { return parts_; }
+  // Held while parts are merged, which takes memory.
+  Mutex& merging() { return merging_; }
   VersionTable& versions() { return *versions_; }
   DiskReserve& reserve() { return *reserve_; }
 
@@ -97,6 +99,8 @@ class Store {
   SessionTable sessions_;
   PartTable parts_;
   std::unique_ptr<VersionTable> versions_;
+
+  Mutex merging_;
 
   Mutex mutex_;
   CondVar wake_;

@@ -72,6 +72,10 @@ absl::Status TensorIntake::CheckWhole() {
 // The boxes are those that this rank sends.
 absl::Status TensorIntake::CheckBoxes() {
   const bool small = size_ < kInlineLimit;
+  if (size_ / chunk_size_ > kMaxChunksPerTensor || tensor_.boxes_size() > kMaxBoxes)
+    return Invalid(tensor_, "TENSOR_TOO_LARGE",
+                   absl::StrCat("it has ", size_, " bytes and ", tensor_.boxes_size(), " boxes, more than ",
+                                kMaxChunksPerTensor, " chunks or ", kMaxBoxes, " boxes; split it"));
   if (!tensor_.inline_data().empty()) {
     if (!small || tensor_.inline_data().size() != size_ || tensor_.boxes_size() != 0)
       return Invalid(tensor_, "WRONG_SIZE",

@@ -55,14 +55,18 @@ absl::StatusOr<std::map<PackComponent, std::string>> CollectReferences(Transacti
   return references;
 }
 
-// The parts must be those that the draft was merged from. The caller holds the session's row exclusive.
-absl::Status CheckParts(Transaction& txn, const SessionRef& session, const v1::SessionRow& row, const Draft& draft) {
-  CKPT_ASSIGN_OR_RETURN(const Parts parts, ReadParts(txn, session.id, row));
-  const bool same = std::equal(
-      parts.begin(), parts.end(), draft.parts.begin(), draft.parts.end(),
-      [](const auto& part, const std::string& manifest) { return part.has_value() && part->manifest() == manifest; });
-  return same ? absl::OkStatus()
-              : MakeError(absl::StatusCode::kAborted, "PARTS_CHANGED", "a rank has begun its part of the save anew");
+// Notes the committing rank's part; the others' must be those that the draft was merged from. The caller holds the
+// session's row exclusive.
+absl::Status NoteLastPart(Transaction& txn, const SessionRef& session, const v1::SessionRow& row, const Draft& draft) {
+  CKPT_ASSIGN_OR_RETURN(Parts parts, ReadParts(txn, session.id, row));
+  parts[session.rank] = draft.parts[session.rank];
+  const bool same = std::equal(parts.begin(), parts.end(), draft.parts.begin(), draft.parts.end(),
+                               [](const std::optional<v1::PartRow>& now, const v1::PartRow& merged) {
+                                 return now.has_value() && IsSamePart(*now, merged);
+                               });
+  if (!same)
+    return MakeError(absl::StatusCode::kAborted, "PARTS_CHANGED", "a rank has begun its part of the save anew");
+  return PutRow(txn, keys::Part(session.id, session.rank), draft.parts[session.rank]);
 }
 
 // The run's row, held; made with the first version.
@@ -134,7 +138,7 @@ absl::StatusOr<v1::Checkpoint> VersionTable::Commit(const SessionRef& session, c
   const auto body = [&](Transaction& txn) -> absl::Status {
     checkpoint = draft.checkpoint;
     CKPT_ASSIGN_OR_RETURN(v1::SessionRow owner, HoldSession(txn, session, Hold::kExclusive));
-    if (PartCount(owner) > 1) CKPT_RETURN_IF_ERROR(CheckParts(txn, session, owner, draft));
+    if (PartCount(owner) > 1) CKPT_RETURN_IF_ERROR(NoteLastPart(txn, session, owner, draft));
     CKPT_ASSIGN_OR_RETURN(const auto references, CollectReferences(txn, session, draft));
     *checkpoint.mutable_create_time() = Timestamp(clock_.WallMicros());
     CKPT_ASSIGN_OR_RETURN(v1::RunRow run, HoldRun(txn, session.domain, checkpoint.run(), checkpoint.create_time()));

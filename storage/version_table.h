@@ -28,8 +28,8 @@ struct Draft {
   v1::Checkpoint checkpoint;            // without version, sequence, create_time
   std::vector<std::string> components;  // [0] is ""
   std::vector<UsedRecord> used;
-  // Of a save by several ranks: the manifests of the parts that it was merged from.
-  std::vector<std::string> parts;
+  // Of a save by several ranks: the parts that it was merged from. The committing rank's is not noted yet.
+  std::vector<v1::PartRow> parts;
   RecordLocation fact;  // where its version fact is
   Digest fact_digest;   // SHA-256 of that record's payload
 };

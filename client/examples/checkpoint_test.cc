@@ -39,6 +39,7 @@ class CopiedCheckpoint final : public ckpt::Restore {
   absl::Status Read(ckpt::TensorSink& /*sink*/) override {
     return absl::UnimplementedError("ReadInto is what is used");
   }
+  void Pause() override {}
   [[nodiscard]] std::uint64_t fetched_bytes() const override { return 0; }
   absl::Status ReadSlices(std::span<const Slice>) override {
     return absl::UnimplementedError("ReadInto is what is used");
@@ -113,6 +114,7 @@ TEST_F(CheckpointTest, TensorsAreFoundByPathWhereverTheyStand) {
     [[nodiscard]] bool selected(std::uint64_t tensor) const override { return inner_.selected(tensor); }
     absl::Status Read(ckpt::TensorSink& sink) override { return inner_.Read(sink); }
     absl::Status ReadSlices(std::span<const Slice> slices) override { return inner_.ReadSlices(slices); }
+    void Pause() override { inner_.Pause(); }
     [[nodiscard]] std::uint64_t fetched_bytes() const override { return inner_.fetched_bytes(); }
     absl::Status ReadInto(std::span<void* const> buffers) override {
       std::vector<void*> swapped(buffers.begin(), buffers.end());

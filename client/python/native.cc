@@ -348,6 +348,11 @@ class Restore {
     Check(WithoutGil([&] { return restore_->ReadSlices(wanted); }));
   }
 
+  void Pause() {
+    const nb::gil_scoped_release no_gil;
+    restore_->Pause();
+  }
+
   std::uint64_t FetchedBytes() const { return restore_->fetched_bytes(); }
 
   // Reads tensor i to address buffers[i]; 0 leaves it out.
@@ -505,6 +510,7 @@ NB_MODULE(_native, m) {
       .def("nodes", &Restore::Nodes)
       .def("tensors", &Restore::Tensors)
       .def("boxes", &Restore::Boxes)
+      .def("pause", &Restore::Pause)
       .def("fetched_bytes", &Restore::FetchedBytes)
       .def("read_into", &Restore::ReadInto, nb::arg("buffers"))
       .def("read_slices", &Restore::ReadSlices, nb::arg("slices"));

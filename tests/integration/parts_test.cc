@@ -184,6 +184,13 @@ TEST_F(Parts, PartsThatDifferAreRefusedWithTheirPlace) {
   EXPECT_TRUE(absl::IsNotFound(client_->GetRun("run").status()));
 }
 
+TEST_F(Parts, AnAttemptKeyIsForOneContent) {
+  for (std::uint32_t rank = 0; rank < 4; ++rank) ASSERT_TRUE(SaveRank(*client_, rank).ok());
+  EXPECT_TRUE(SaveRank(*client_, 2).ok()) << "the same again";
+  const Shard other(2, {&large_, &small_, &small_});
+  EXPECT_EQ(ReasonOf(client_->SaveState(Rank(2), other.state()).status()), "ATTEMPT_REUSED");
+}
+
 class Slices : public Parts {
  protected:
   Slices() {
@@ -241,6 +248,7 @@ TEST_F(Slices, WhatIsRightWhereItGoesIsNotFetched) {
   RestoreOptions options = Of("run@1");
   options.compare = true;
   const auto restore = *client_->OpenRestore(options);
+  restore->Pause();
   std::vector<std::int32_t> whole, rows;
   const std::vector<Restore::Slice> slices = {SliceOf(0, {0, 0}, {1500, 1024}, whole),
                                               SliceOf(1, {0, 0}, {333, 77}, rows)};

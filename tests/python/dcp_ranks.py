@@ -4,6 +4,7 @@ dcp_ranks.py RANK WORLD_SIZE FOLDER SCENARIO…
 """
 
 import collections
+import dataclasses
 import datetime
 import json
 import os
@@ -264,6 +265,67 @@ class Failing(ckptd.dcp.StorageWriter):
         return super().write_data(plan, planner)
 
 
+class Halves(ckptd.dcp.SavePlanner):
+    """Saves floats in half precision."""
+
+    def set_up_planner(self, state_dict, storage_meta=None, is_coordinator=False):
+        halves = {key: value.to(torch.bfloat16) for key, value in state_dict.items()}
+        super().set_up_planner(halves, storage_meta, is_coordinator)
+
+
+class Forgetful(dcp.DefaultLoadPlanner):
+    """Loses what the reader tells its ranks."""
+
+    def finish_plan(self, plan):
+        return super().finish_plan(dataclasses.replace(plan, storage_data=None))
+
+
+def odd_ends():
+    mesh = init_device_mesh("cpu", (WORLD,))
+    # Ranks without rows cannot tell which of two parameters in one flat buffer are one.
+    flat = torch.arange(3.0)
+    one, other = (distribute_tensor(flat + i, mesh, [Shard(0)]) for i in range(2))
+    state = {"a": one, "b": other, "tie": [one.detach(), one.detach()]}
+    save(state, "odd@1", ckptd.dcp.SavePlanner())
+    # torch gives the reference that the writer has already.
+    writer = ckptd.dcp.StorageWriter("odd@2", step=5, metrics={"loss": 1.0})
+    dcp.save(state, storage_writer=writer, checkpoint_id="odd@2")
+    if RANK == 0:
+        assert (writer.checkpoint.step, writer.checkpoint.metrics) == (5, {"loss": 1.0})
+    numbers = {"z": torch.tensor([1 + 2j, 3 - 4j]).conj(), "n": torch._neg_view(torch.arange(3.0))}
+    save(numbers, "odd@3", ckptd.dcp.SavePlanner())
+    assert_same(ckptd.load("odd@3"), {"z": torch.tensor([1 - 2j, 3 + 4j]), "n": -torch.arange(3.0)})
+    live = {"z": torch.zeros(2, dtype=torch.complex64).conj(), "n": torch._neg_view(torch.zeros(3))}
+    dcp.load(live, storage_reader=ckptd.dcp.StorageReader("odd@3"))
+    assert torch.equal(live["z"], torch.tensor([1 - 2j, 3 + 4j])) and torch.equal(live["n"], -torch.arange(3.0))
+    save({"e": torch.arange(6.0).view(2, 3)}, "odd@4", ckptd.dcp.SavePlanner())
+    try:
+        dcp.load({"e": torch.zeros(1, 3).expand(2, 3)}, storage_reader=ckptd.dcp.StorageReader("odd@4"))
+        raise AssertionError("it was loaded")
+    except CheckpointException as error:
+        assert "more than one element" in str(error.failures[RANK][0])
+    try:
+        dcp.load({"e": torch.zeros(2, 3)}, storage_reader=ckptd.dcp.StorageReader("odd@4"), planner=Forgetful())
+        raise AssertionError("it was loaded")
+    except CheckpointException as error:
+        assert error.failures[RANK][0].reason == "NO_TICKET"
+    torch.set_default_device("meta")
+    try:
+        live = {"e": torch.zeros(2, 3, dtype=torch.float64, device="cpu")}  # another dtype: through a temporary
+        dcp.load(live, storage_reader=ckptd.dcp.StorageReader("odd@4"))
+        assert live["e"].sum() == 15
+        assert ckptd.dcp.StorageWriter("odd@5").stage({"e": live["e"]})["e"].sum() == 15
+    finally:
+        torch.set_default_device("cpu")
+    target = torch.zeros(2, 3)
+    before = target._version
+    dcp.load({"e": target}, storage_reader=ckptd.dcp.StorageReader("odd@4"))
+    assert target._version > before, "who had saved it for backward is told"
+    for epoch in range(3):
+        save({"w": torch.full((3,), epoch + 0.5)}, f"halves@{epoch}", Halves(enable_plan_caching=True))
+        assert_same(ckptd.load(f"halves@{epoch}"), {"w": torch.full((3,), epoch + 0.5, dtype=torch.bfloat16)})
+
+
 def cached_plans():
     state = {"w": torch.ones(5), "d": distribute_tensor(torch.ones(9), init_device_mesh("cpu", (WORLD,)), [Shard(0)]), "n": 1}
     for cls, works in ((dcp.DefaultSavePlanner, False), (ckptd.dcp.SavePlanner, True)):
@@ -315,6 +377,13 @@ def saves_in_the_background():
         (copies,) = writer._stager._spare
         places.add(frozenset(m.ctypes.data for memory in copies._free.values() for m in memory))
     assert len(places) == 1, "the memory of the copies is used again"
+    writer.reset("reset@1", metrics={"loss": 1.0})
+    Slow.go.clear()
+    future = dcp.async_save({"w": torch.full((3,), 1.0)}, storage_writer=writer, process_group=group)
+    writer.reset("reset@2", metrics={"loss": 2.0})  # while the first is on its way, or has not begun
+    Slow.go.set()
+    future.result()
+    dcp.async_save({"w": torch.full((3,), 2.0)}, storage_writer=writer, process_group=group).result()
     state = exact_state()
     future = dcp.async_save(
         state, storage_writer=writer, checkpoint_id="exact@2", planner=ckptd.dcp.SavePlanner(), process_group=group
@@ -326,8 +395,15 @@ def saves_in_the_background():
     future.result()
     future = dcp.async_save({"evil": Evil()}, storage_writer=writer, checkpoint_id="evil@1", process_group=group)
     assert "evil: a value of type" in str(future.exception()) and not Evil.ran
+    circle = {}
+    circle["circle"] = circle
+    try:
+        dcp.async_save(circle, storage_writer=writer, checkpoint_id="evil@1", process_group=group)
+        raise AssertionError("it was copied")
+    except ckptd.InvalidState as error:
+        assert "contains itself" in str(error)
     again = pickle.loads(pickle.dumps(writer))
-    assert again.checkpoint_id == "evil@1" and again._stager is not writer._stager
+    assert again.checkpoint_id == "reset@2" and again._stager is not writer._stager
 
 
 def without_pickle():

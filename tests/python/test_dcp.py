@@ -54,7 +54,7 @@ class Ranks:
 
 ON_FOUR = [
     "fsdp_saves", "fsdp_loads", "fsdp_and_tensor_parallel_save", "replicated_once", "exact_saves", "random_states",
-    "what_is_refused", "cached_plans", "saves_in_the_background", "without_pickle",
+    "what_is_refused", "odd_ends", "cached_plans", "saves_in_the_background", "without_pickle",
 ]  # fmt: skip
 ON_TWO = ["fsdp_loads", "tensor_parallel_saves_and_loads", "unsharded_loads", "all_load_one_version"]
 
@@ -151,6 +151,18 @@ def test_what_was_saved_in_the_background_is_the_state_of_the_call(four, client)
     for epoch in range(3):
         restored = client.restore(f"async@{epoch}")
         assert_same({**restored, "model": dict(restored["model"])}, four.expected(f"async{epoch}"))
+
+
+def test_a_save_is_what_the_writer_said_at_the_call(four, client):
+    for epoch in (1, 2):
+        assert client.checkpoint(f"reset@{epoch}").metrics == {"loss": epoch}
+        assert client.restore(f"reset@{epoch}")["w"][0] == epoch
+
+
+def test_ranks_that_have_nothing_of_a_tensor_do_not_say_that_it_is_shared(four, client):
+    state = client.restore("odd@1")
+    assert torch.equal(state["b"], state["a"] + 1)
+    assert state["tie"][0] is state["tie"][1]
 
 
 def test_each_ranks_random_state_has_a_key(four, client):

@@ -184,6 +184,10 @@ class Restore {
   // (BAD_SLICE).
   virtual absl::Status ReadSlices(std::span<const Slice> slices) = 0;
 
+  // Gives the server's stream back until the next read, which opens another one: a server serves so many at once. What is
+  // read then is the same version still.
+  virtual void Pause() = 0;
+
   // Bytes of payload that the server has sent so far.
   [[nodiscard]] virtual std::uint64_t fetched_bytes() const = 0;
 };

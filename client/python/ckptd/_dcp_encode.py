@@ -87,10 +87,11 @@ class PartEncoder(_Encoder):
             raise self.refuse(name, *refusal)
         memory = local.untyped_storage()
         self.memory.add(memory.data_ptr())
-        placements = value.placements if isinstance(value, DTensor) else ()
+        spread = (value.device_mesh, value.placements) if isinstance(value, DTensor) else None
         elements = (memory._cdata, local.storage_offset(), local.shape, local.stride(), local.dtype)
-        same = (elements, local.is_conj(), local.is_neg(), value.shape, placements, value.requires_grad)
-        number = self.numbers.get(same)
+        same = (elements, local.is_conj(), local.is_neg(), value.shape, spread, value.requires_grad)
+        # Of what has no elements here, ranks that have some say what is one.
+        number = self.numbers.get(same) if local.numel() else None
         if number is None:
             if role == _kinds.ROLE_OTHER and (parameter or value.requires_grad):
                 role = _kinds.ROLE_PARAMETER

@@ -14,7 +14,7 @@ from torch.futures import Future
 
 from ckptd._client import connect
 from ckptd._dcp_read import OpenCheckpoint
-from ckptd._errors import Error
+from ckptd._errors import Error, InvalidState
 
 
 class StorageReader(storage.StorageReader):
@@ -87,7 +87,13 @@ class StorageReader(storage.StorageReader):
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
         """Called on all ranks: everything is loaded when it returns."""
         opened, self._open = self._open, None
-        reference = plan.storage_data or self.checkpoint_id
+        reference = plan.storage_data
+        if not isinstance(reference, str):
+            raise InvalidState(
+                "the planner has lost plan.storage_data, by which all ranks load one version: its create_global_plan "
+                "and finish_plan must leave it in the plan",
+                "NO_TICKET",
+            )
         if opened is None or opened.reference != reference:
             opened = self._opened(reference)
         opened.read(plan, planner)

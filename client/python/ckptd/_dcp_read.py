@@ -43,6 +43,7 @@ class OpenCheckpoint:
         checkpoint = restore.checkpoint()
         self.reference = f"{checkpoint['run']}@{checkpoint['epoch']}#{checkpoint['version']}"
         self._restore = restore
+        restore.pause()  # until all ranks have described what they load
         self._nodes = restore.nodes()
         self._tensors = [StoredTensor(*fields) for fields in restore.tensors()]
         describer = _Describer(self._tensors)
@@ -130,10 +131,14 @@ class OpenCheckpoint:
         order = _memory_order(stored)
         fast = next((d for d in reversed(order) if shape[d] > 1), None)  # elements of that dimension lie together
         is_direct = live.is_cpu and live.dtype == value.dtype and not live.is_conj() and not live.is_neg()
+        # Of an expanded tensor, copy_ says what is wrong with it.
+        is_direct = is_direct and all(
+            step != 0 for step, extent in zip(live.stride(), shape, strict=True) if extent > 1
+        )
         if is_direct and (fast is None or live.stride(fast) == 1):
             batch.add(_slice(number, offset, live), item, target, None, None)
             return
-        memory = torch.empty([shape[d] for d in order], dtype=value.dtype)
+        memory = torch.empty([shape[d] for d in order], dtype=value.dtype, device="cpu")
         source = memory.permute([order.index(d) for d in range(len(order))])
         batch.add(_slice(number, offset, source), item, target, live, source)
 
@@ -153,8 +158,8 @@ class OpenCheckpoint:
         size = value.element_size()
         first = stored.view_offset_bytes + sum(a * b for a, b in zip(offset, strides, strict=True)) * size
         reach = (1 + sum((a - 1) * b for a, b in zip(shape, strides, strict=True))) * size
-        memory = torch.empty(reach, dtype=torch.uint8)
-        source = torch.empty(0, dtype=value.dtype).set_(memory.untyped_storage(), 0, shape, strides)
+        memory = torch.empty(reach, dtype=torch.uint8, device="cpu")
+        source = torch.empty(0, dtype=value.dtype, device="cpu").set_(memory.untyped_storage(), 0, shape, strides)
         return _slice(stored.view_of, (first,), memory), source
 
     # ---- Other values

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -17,7 +18,7 @@ from torch.distributed.checkpoint.staging import AsyncStager
 from torch.futures import Future
 
 from ckptd import _native
-from ckptd._client import Checkpoint, _checkpoint, _what, connect
+from ckptd._client import Checkpoint, _checkpoint, _What, _what, connect
 from ckptd._dcp_encode import PartEncoder
 from ckptd._dcp_plan import Ticket, source_of
 from ckptd._dcp_stage import Stager
@@ -76,12 +77,16 @@ class StorageWriter(storage.StorageWriter, AsyncStager):
         self._stager = Stager()
         self._local_plan = SavePlan([])
         self._ticket: Ticket | None = None
+        self._next: _What | None = None
+        self._staged: _What | None = None  # what the save is that was staged and has not begun,
+        self._staged_by: int | None = None  # by which thread
+        self._saving: _What | None = None
         self.reset(reference, step=step, metrics=metrics)
 
     @property
     def checkpoint_id(self) -> str:
         """The reference, as torch calls it."""
-        return f"{self._next[0]}@{self._next[1]}"
+        return _reference(self._next)
 
     def reset(
         self,
@@ -94,17 +99,25 @@ class StorageWriter(storage.StorageWriter, AsyncStager):
 
         Args:
             checkpoint_id: RUN@EPOCH; None changes nothing.
-            step: see ``StorageWriter``; that of the last save is forgotten.
-            metrics: see ``StorageWriter``; those of the last save are forgotten.
+            step: see ``StorageWriter``. With another reference that of the last save is forgotten.
+            metrics: see ``StorageWriter``; likewise.
 
         Raises:
             InvalidState: the reference is not RUN@EPOCH.
         """
-        if checkpoint_id is not None:
-            found = _RUN_AND_EPOCH.fullmatch(os.fspath(checkpoint_id))
-            if found is None:
-                raise InvalidState(f"'{checkpoint_id}': a save goes to RUN@EPOCH", "BAD_REFERENCE")
-            self._next = _what(found[1], None, int(found[2]), step, metrics, self.labels, self.primary_metric)
+        if checkpoint_id is None:
+            return
+        reference = os.fspath(checkpoint_id)
+        found = _RUN_AND_EPOCH.fullmatch(reference)
+        if found is None:
+            raise InvalidState(f"'{reference}': a save goes to RUN@EPOCH", "BAD_REFERENCE")
+        what = _what(found[1], None, int(found[2]), step, metrics, self.labels, self.primary_metric)
+        if self._staged is not None and threading.get_ident() != self._staged_by:
+            # torch, in the thread of a save that was staged, says again what async_save was told.
+            if reference != _reference(self._staged):
+                self._staged = what
+        elif reference != self.checkpoint_id or step is not None or metrics is not None:
+            self._next = what
 
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:
@@ -115,6 +128,8 @@ class StorageWriter(storage.StorageWriter, AsyncStager):
 
     def stage(self, state_dict: dict[str, Any]) -> dict[str, Any]:
         """Copies the state as it is now; called by ``async_save``, which then returns."""
+        # The caller may go on to the next save before this one begins.
+        self._staged, self._staged_by = self._next, threading.get_ident()
         return self._stager.stage(state_dict)
 
     def set_up_storage_writer(self, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
@@ -125,16 +140,19 @@ class StorageWriter(storage.StorageWriter, AsyncStager):
                 "NO_COLLECTIVES",
             )
         self._ticket = None
+        self._saving, self._staged = self._staged or self._next, None
 
     def prepare_local_plan(self, plan: SavePlan) -> SavePlan:
         """Called on all ranks."""
-        self._local_plan = plan
+        if plan.usable:  # else the planner has found that it is the last one again
+            self._local_plan = plan
         return plan
 
     def prepare_global_plan(self, plans: list[SavePlan]) -> list[SavePlan]:
         """Called on the coordinator: draws the attempt's key, which goes to the ranks in their plans."""
+        assert self._saving is not None
         key = secrets.token_bytes(16)
-        tickets = [Ticket(key, rank, len(plans), self._next) for rank in range(len(plans))]
+        tickets = [Ticket(key, rank, len(plans), self._saving) for rank in range(len(plans))]
         self._ticket = tickets[0]
         return [replace(plan, storage_data=ticket) for plan, ticket in zip(plans, tickets, strict=True)]
 
@@ -197,4 +215,8 @@ class StorageWriter(storage.StorageWriter, AsyncStager):
         return connect(self.address, domain=self.domain)._connection()
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_local_plan": SavePlan([]), "_ticket": None}
+        return vars(self) | {"_local_plan": SavePlan([]), "_ticket": None, "_staged_by": None}
+
+
+def _reference(what: _What | None) -> str:
+    return f"{what[0]}@{what[1]}" if what is not None else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import threading
 from collections import Counter, OrderedDict, defaultdict
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from torch.distributed.tensor import DTensor
 
 from ckptd._background import Copies
 from ckptd._dcp_encode import TENSOR_TYPES, local_refusal_of
+from ckptd._errors import InvalidState
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,7 +62,12 @@ class _State(Copies):
 
     def state(self, state: dict[str, Any]) -> dict[str, Any]:
         self._memory.clear()
-        staged: dict[str, Any] = self._copied(state, {})
+        try:
+            staged: dict[str, Any] = self._copied(state, {})
+        except RecursionError as error:
+            raise InvalidState(
+                "the state contains itself, or is nested too deeply to be copied", "UNSUPPORTED_VALUE"
+            ) from error
         self.copy()
         return staged
 
@@ -80,7 +87,7 @@ class _State(Copies):
             return kind(**{name: self._copied(member, made) for name, member in vars(value).items()})
         if kind is set or kind is bytearray:
             return kind(value)
-        if _is_plain(value) or kind.__name__ == "ndarray":
+        if _is_plain(value) or _is_array(value):
             if id(value) not in made:
                 made[id(value)] = self._tensor(value) if isinstance(value, torch.Tensor) else value.copy(order="K")
             return made[id(value)]
@@ -96,7 +103,7 @@ class _State(Copies):
     def _tensor(self, value: torch.Tensor) -> torch.Tensor:
         local = value._local_tensor if isinstance(value, DTensor) else value
         memory = self._copy_of(local.untyped_storage())
-        out = torch.empty(0, dtype=local.dtype)
+        out = torch.empty(0, dtype=local.dtype, device="cpu")
         out.set_(memory, local.storage_offset(), local.shape, local.stride())
         out = out.conj() if local.is_conj() else out
         out = torch._neg_view(out) if local.is_neg() else out
@@ -121,6 +128,11 @@ class _State(Copies):
                 _bytes(made).copy_(_bytes(memory))
             self._memory[memory._cdata] = made
         return made
+
+
+def _is_array(value: Any) -> bool:
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and type(value) is numpy.ndarray
 
 
 def _is_plain(value: Any) -> bool:

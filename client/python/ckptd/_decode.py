@@ -229,7 +229,12 @@ class _Decoder(_Tree):
             else:
                 target = wanted.get(location, location) if isinstance(wanted, Mapping) else wanted or location
                 if torch.device(target).type != "cpu":
-                    storage = torch.empty(0, dtype=torch.uint8).set_(storage).to(target).untyped_storage()
+                    storage = (
+                        torch.empty(0, dtype=torch.uint8, device=storage.device)
+                        .set_(storage)
+                        .to(target)
+                        .untyped_storage()
+                    )
             self.moved[number] = storage
         return self.moved[number]
 

@@ -223,7 +223,7 @@ class _Plan:
     def copy(self, leaf: _Leaf, memory: torch.UntypedStorage, offset: int) -> None:
         import torch
 
-        source = torch.empty(0, dtype=leaf.live.dtype)
+        source = torch.empty(0, dtype=leaf.live.dtype, device="cpu")
         strides = leaf.stored.strides or _kinds.row_major(leaf.stored.shape)
         source.set_(memory, offset // source.element_size(), leaf.stored.shape, strides)
         with torch.no_grad():
