@@ -4,7 +4,6 @@ dcp_ranks.py RANK WORLD_SIZE FOLDER SCENARIO…
 """
 
 import collections
-import dataclasses
 import datetime
 import json
 import os
@@ -23,108 +22,15 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
-from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "harness"))
+import dcp_mistakes
+from dcp_states import (
+    FOLDER, RANK, WORLD, Evil, Foreign, expect, fsdp, load_and_compare, save, sharded, tensor_parallel, total, train, whole,
+)
 from same_state import assert_same  # noqa: E402
-
-RANK, WORLD, FOLDER = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-
-
-class Net(nn.Module):
-    """1001 rows, 10, 3 and 1: none is a multiple of 4, and some ranks of 4 get nothing."""
-
-    def __init__(self):
-        super().__init__()
-        self.embed = nn.Embedding(1001, 33)
-        self.first = nn.Linear(33, 12)
-        self.second = nn.Linear(12, 3)
-        self.scale = nn.Parameter(torch.ones(1))
-        self.register_buffer("seen", torch.tensor(0))
-
-    def forward(self, x):
-        self.seen += 1
-        return self.second(torch.tanh(self.first(self.embed(x)))) * self.scale
-
-
-def fsdp(seed=0):
-    torch.manual_seed(seed)
-    net = Net()
-    mesh = init_device_mesh("cpu", (WORLD,))
-    fully_shard(net.second, mesh=mesh)
-    fully_shard(net, mesh=mesh)
-    return net, torch.optim.AdamW(net.parameters(), lr=0.01)
-
-
-def tensor_parallel(seed=0, data_parallel=1):
-    torch.manual_seed(seed)
-    net = nn.Sequential(collections.OrderedDict(up=nn.Linear(24, 40), act=nn.Tanh(), down=nn.Linear(40, 24)))
-    mesh = init_device_mesh("cpu", (data_parallel, WORLD // data_parallel), mesh_dim_names=("data", "tensor"))
-    parallelize_module(net, mesh["tensor"], {"up": ColwiseParallel(), "down": RowwiseParallel()})
-    if data_parallel > 1:
-        fully_shard(net, mesh=mesh["data"])
-    return net, torch.optim.AdamW(net.parameters(), lr=0.01, foreach=False)
-
-
-def train(net, optimizer, steps=2):
-    for _ in range(steps):
-        inputs = torch.randint(1001, (8,)) if isinstance(net, Net) else torch.randn(8, 24)
-        optimizer.zero_grad()
-        net(inputs).square().mean().backward()
-        optimizer.step()
-
-
-def sharded(net, optimizer):
-    model, state = get_state_dict(net, optimizer)
-    return {"model": model, "optimizer": state}
-
-
-def whole(net, optimizer):
-    """The same, with whole tensors."""
-    model, state = get_state_dict(net, optimizer, options=StateDictOptions(full_state_dict=True))
-    return {"model": model, "optimizer": state}
-
-
-def expect(name, state):
-    if RANK == 0:
-        torch.save(state, FOLDER / f"{name}.pt")
-
-
-def load_and_compare(reference, name, net, optimizer):
-    state = sharded(net, optimizer)
-    dcp.load(state, storage_reader=ckptd.dcp.StorageReader(reference))
-    set_state_dict(net, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
-    assert_same(whole(net, optimizer), torch.load(FOLDER / f"{name}.pt"))
-
-
-def save(state, reference, planner=None, writer=None, **options):
-    writer = writer or ckptd.dcp.StorageWriter(reference)
-    dcp.save(state, storage_writer=writer, planner=planner, checkpoint_id=reference, **options)
-    return writer
-
-
-def refused(kind, match, state, reference, **options):
-    """All ranks' saves fail with this, and nothing is visible."""
-    try:
-        save(state, reference, **options)
-    except CheckpointException as error:
-        assert any(isinstance(e, kind) and match in str(e) for e, _ in error.failures.values()), error
-    else:
-        raise AssertionError("it was saved")
-    dist.barrier()
-    run = reference.partition("@")[0]
-    assert all(run != found.name for found in ckptd.connect().runs())
-
-
-def total(number):
-    numbers = [None] * WORLD
-    dist.all_gather_object(numbers, number)
-    return sum(numbers)
-
 
 # ---- Saved on 4
 
@@ -227,105 +133,6 @@ def random_states():
     assert torch.equal(torch.rand(3), expected) and mine["rng"][f"rank {RANK}"]["seed"] == RANK
 
 
-def what_is_refused():
-    net, optimizer = fsdp()
-    train(net, optimizer, 1)
-    raw = {"optimizer": optimizer.state_dict()}
-    refused(ckptd.InvalidState, "get_state_dict", raw, "refused@1")
-    refused(ckptd.InvalidState, "evil: a value of type", {"w": torch.ones(3), "evil": Evil()}, "refused@1")
-    refused(ckptd.InvalidState, "evil: a value of type", {"w": torch.ones(3), "evil": Evil()}, "refused@1", planner=ckptd.dcp.SavePlanner())
-    refused(ckptd.InvalidState, "loss", {"w": torch.ones(3), "loss": 0.5 * RANK}, "refused@1")
-    refused(ckptd.InvalidState, "layout", {"w": torch.eye(3).to_sparse()}, "refused@1")
-    refused(ckptd.InvalidState, "meta", {"w": torch.ones(3, device="meta")}, "refused@1")
-    refused(ckptd.InvalidState, "DTensor", {"w": (distribute_tensor(torch.ones(8), init_device_mesh("cpu", (WORLD,)), [Shard(0)]),)}, "refused@1")
-    refused(RuntimeError, "rank 2 failed", {"w": torch.ones(3)}, "refused@1", writer=Failing("refused@1"))
-    assert not Evil.ran
-    refused(ckptd.InvalidState, "needs pickle", {"w": torch.ones(3), "evil": slice(3)}, "refused@1", planner=Blind())
-    try:
-        save({"w": torch.ones(3)}, "refused@1", use_collectives=False)
-        raise AssertionError("it was saved")
-    except ckptd.InvalidState as error:
-        assert "use_collectives" in str(error)
-    save(raw, "raw@1", ckptd.dcp.SavePlanner())
-    expect("raw", torch.utils._pytree.tree_map(lambda x: x.full_tensor() if isinstance(x, DTensor) else x, raw))
-
-
-class Evil:
-    ran = False
-
-    def __reduce__(self):
-        Evil.ran = True
-        return print, ("evil",)
-
-
-class Failing(ckptd.dcp.StorageWriter):
-    def write_data(self, plan, planner):
-        if RANK == 2:
-            raise RuntimeError("rank 2 failed")
-        return super().write_data(plan, planner)
-
-
-class Halves(ckptd.dcp.SavePlanner):
-    """Saves floats in half precision."""
-
-    def set_up_planner(self, state_dict, storage_meta=None, is_coordinator=False):
-        halves = {key: value.to(torch.bfloat16) for key, value in state_dict.items()}
-        super().set_up_planner(halves, storage_meta, is_coordinator)
-
-
-class Forgetful(dcp.DefaultLoadPlanner):
-    """Loses what the reader tells its ranks."""
-
-    def finish_plan(self, plan):
-        return super().finish_plan(dataclasses.replace(plan, storage_data=None))
-
-
-def odd_ends():
-    mesh = init_device_mesh("cpu", (WORLD,))
-    # Ranks without rows cannot tell which of two parameters in one flat buffer are one.
-    flat = torch.arange(3.0)
-    one, other = (distribute_tensor(flat + i, mesh, [Shard(0)]) for i in range(2))
-    state = {"a": one, "b": other, "tie": [one.detach(), one.detach()]}
-    save(state, "odd@1", ckptd.dcp.SavePlanner())
-    # torch gives the reference that the writer has already.
-    writer = ckptd.dcp.StorageWriter("odd@2", step=5, metrics={"loss": 1.0})
-    dcp.save(state, storage_writer=writer, checkpoint_id="odd@2")
-    if RANK == 0:
-        assert (writer.checkpoint.step, writer.checkpoint.metrics) == (5, {"loss": 1.0})
-    numbers = {"z": torch.tensor([1 + 2j, 3 - 4j]).conj(), "n": torch._neg_view(torch.arange(3.0))}
-    save(numbers, "odd@3", ckptd.dcp.SavePlanner())
-    assert_same(ckptd.load("odd@3"), {"z": torch.tensor([1 - 2j, 3 + 4j]), "n": -torch.arange(3.0)})
-    live = {"z": torch.zeros(2, dtype=torch.complex64).conj(), "n": torch._neg_view(torch.zeros(3))}
-    dcp.load(live, storage_reader=ckptd.dcp.StorageReader("odd@3"))
-    assert torch.equal(live["z"], torch.tensor([1 - 2j, 3 + 4j])) and torch.equal(live["n"], -torch.arange(3.0))
-    save({"e": torch.arange(6.0).view(2, 3)}, "odd@4", ckptd.dcp.SavePlanner())
-    try:
-        dcp.load({"e": torch.zeros(1, 3).expand(2, 3)}, storage_reader=ckptd.dcp.StorageReader("odd@4"))
-        raise AssertionError("it was loaded")
-    except CheckpointException as error:
-        assert "more than one element" in str(error.failures[RANK][0])
-    try:
-        dcp.load({"e": torch.zeros(2, 3)}, storage_reader=ckptd.dcp.StorageReader("odd@4"), planner=Forgetful())
-        raise AssertionError("it was loaded")
-    except CheckpointException as error:
-        assert error.failures[RANK][0].reason == "NO_TICKET"
-    torch.set_default_device("meta")
-    try:
-        live = {"e": torch.zeros(2, 3, dtype=torch.float64, device="cpu")}  # another dtype: through a temporary
-        dcp.load(live, storage_reader=ckptd.dcp.StorageReader("odd@4"))
-        assert live["e"].sum() == 15
-        assert ckptd.dcp.StorageWriter("odd@5").stage({"e": live["e"]})["e"].sum() == 15
-    finally:
-        torch.set_default_device("cpu")
-    target = torch.zeros(2, 3)
-    before = target._version
-    dcp.load({"e": target}, storage_reader=ckptd.dcp.StorageReader("odd@4"))
-    assert target._version > before, "who had saved it for backward is told"
-    for epoch in range(3):
-        save({"w": torch.full((3,), epoch + 0.5)}, f"halves@{epoch}", Halves(enable_plan_caching=True))
-        assert_same(ckptd.load(f"halves@{epoch}"), {"w": torch.full((3,), epoch + 0.5, dtype=torch.bfloat16)})
-
-
 def cached_plans():
     state = {"w": torch.ones(5), "d": distribute_tensor(torch.ones(9), init_device_mesh("cpu", (WORLD,)), [Shard(0)]), "n": 1}
     for cls, works in ((dcp.DefaultSavePlanner, False), (ckptd.dcp.SavePlanner, True)):
@@ -418,33 +225,6 @@ def without_pickle():
         torch.save = kept
 
 
-class Foreign(dcp.SavePlanner):
-    """None of torch's: it shows no more than its plan."""
-
-    def set_up_planner(self, state_dict, storage_meta=None, is_coordinator=False):
-        self.inner = dcp.DefaultSavePlanner()
-        self.inner.set_up_planner(state_dict, storage_meta, is_coordinator)
-
-    def create_local_plan(self):
-        return self.inner.create_local_plan()
-
-    def create_global_plan(self, plans):
-        return self.inner.create_global_plan(plans)
-
-    def finish_plan(self, plan):
-        return self.inner.finish_plan(plan)
-
-    def lookup_object(self, index):
-        return self.inner.lookup_object(index)
-
-    def resolve_data(self, item):
-        return self.inner.resolve_data(item)
-
-
-class Blind(Foreign):
-    lookup_object = None  # it has no more than bytes of torch.save
-
-
 # ---- On fewer
 
 
@@ -528,7 +308,7 @@ def main():
     for name in sys.argv[4:]:
         outcome = ""
         try:
-            globals()[name]()
+            (globals().get(name) or getattr(dcp_mistakes, name))()
             dist.barrier()
         except BaseException:
             outcome, failed = traceback.format_exc(), True

@@ -54,7 +54,7 @@ class Ranks:
 
 ON_FOUR = [
     "fsdp_saves", "fsdp_loads", "fsdp_and_tensor_parallel_save", "replicated_once", "exact_saves", "random_states",
-    "what_is_refused", "odd_ends", "cached_plans", "saves_in_the_background", "without_pickle",
+    "what_is_refused", "odd_ends", "what_a_user_does_wrong", "cached_plans", "saves_in_the_background", "without_pickle",
 ]  # fmt: skip
 ON_TWO = ["fsdp_loads", "tensor_parallel_saves_and_loads", "unsharded_loads", "all_load_one_version"]
 

@@ -299,6 +299,18 @@ class TestWithoutNames:
             with pytest.raises(ckptd.OptimizerMismatch, match=r"at position 0 a state of shape \[4, 4\] where head.weight"):
                 client.load_into(reference, model=live, optimizer=adam(live), match=match)
 
+    def test_where_the_model_stands_in_another_order_it_is_refused(self, client):
+        model = Net()
+        optimizer = adam(model)
+        train(model, optimizer)
+        reference = self.save(client, "unnamed-swapped", model, optimizer)
+        live = Net(("second", "first", "head"))  # of one shape: plain load_state_dict swaps their moments
+        fresh = adam(live)
+        for match in ("strict", "by_name"):
+            with pytest.raises(ckptd.OptimizerMismatch, match="another order"):
+                client.load_into(reference, model=live, optimizer=fresh, match=match)
+        assert not fresh.state
+
     @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adafactor])
     def test_where_there_are_none_it_is_refused(self, client, kind):
         model = Net()

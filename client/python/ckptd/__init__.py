@@ -52,5 +52,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in ("dcp", "torch"):  # these import PyTorch
-        return importlib.import_module(f"ckptd.{name}")
+        try:
+            return importlib.import_module(f"ckptd.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            raise ModuleNotFoundError(f"ckptd.{name} needs PyTorch: pip install torch", name="torch") from error
     raise AttributeError(f"module 'ckptd' has no attribute {name!r}")

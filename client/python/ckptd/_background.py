@@ -196,8 +196,11 @@ class Background(Generic[T]):
             while self._ended:
                 handle = self._ended.pop(0)
                 if not handle._asked:
-                    raise Error(
-                        f"an earlier save in the background, of {handle._what}, failed: {handle._error}",
+                    # Of its own kind, so that whoever waits out a server that is away catches this too.
+                    kind = type(handle._error) if isinstance(handle._error, Error) else Error
+                    raise kind(
+                        f"an earlier save in the background, of {handle._what}, failed, and this call has done "
+                        f"nothing: {handle._error}",
                         "BACKGROUND_SAVE",
                     ) from handle._error
 

@@ -43,8 +43,9 @@ class Checkpoint:
         new_bytes: bytes that this save added to the store.
         world_size: how many trainers saved it together.
         create_time: when it was committed, by the server's clock, in UTC.
-        sent_bytes: bytes of tensors that crossed the wire; None unless this is what a save returned.
-        cited_bytes: bytes of tensors that the server had; None likewise.
+        sent_bytes: bytes of tensors of 4 KiB and more that crossed the wire (smaller ones are part of the description);
+            None unless this is what a save returned.
+        cited_bytes: bytes of such tensors that the server had; None likewise.
     """
 
     run: str

@@ -54,6 +54,7 @@ class PartEncoder(_Encoder):
             has_unplanned: whether this rank sends what torch does not plan: tensors in attributes of containers.
         """
         super().__init__(None, False)
+        self.may_pickle = False
         self.flat = source.flat
         self.planner = planner
         self.planned_as = planned
@@ -159,7 +160,7 @@ class PartEncoder(_Encoder):
     def unplanned(self, value: torch.Tensor, name: str) -> list[_Box]:
         """Of a tensor that torch's planners do not see: in a tuple, or in an attribute."""
         if isinstance(value, DTensor):
-            raise self.refuse(name, "a DTensor where torch does not look for one", "put it into a dict or a list")
+            raise self.refuse(name, "a DTensor where torch does not look for one", "put it where no tuple is around it")
         return self.box(value, (0,) * value.dim()) if self.is_sender(self.path(name), value) else []
 
     def is_sender(self, path: str, value: Any) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.distributed.checkpoint import planner as torch_planner
 from torch.distributed.checkpoint._nested_dict import unflatten_state_dict
-from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
 from torch.distributed.checkpoint.metadata import StorageMeta
 
 from ckptd._client import _What
@@ -50,7 +50,10 @@ class SavePlanner(DefaultSavePlanner):
     ) -> None:
         """Called by torch on all ranks, first."""
         self.tree = state_dict
-        super().set_up_planner(state_dict, storage_meta, is_coordinator)
+        try:
+            super().set_up_planner(state_dict, storage_meta, is_coordinator)
+        except RecursionError as error:
+            raise InvalidState("the state contains itself, or is nested too deeply", "UNSUPPORTED_VALUE") from error
 
     def finish_plan(self, new_plan: torch_planner.SavePlan) -> torch_planner.SavePlan:
         """Called by torch on all ranks, with what the coordinator planned."""
@@ -59,6 +62,34 @@ class SavePlanner(DefaultSavePlanner):
             plan = replace(plan, storage_data=new_plan.storage_data)
         self.plan = plan
         return plan
+
+
+class LoadPlanner(DefaultLoadPlanner):
+    """Loads into the state exactly as it is.
+
+    torch's default planner makes texts of keys: what a state has under ``1`` it puts under ``"1"``, and leaves what was
+    there. This one puts it where it belongs.
+
+    Args:
+        allow_partial_load: what the checkpoint does not have is left as it is.
+    """
+
+    def __init__(self, *, allow_partial_load: bool = False) -> None:
+        super().__init__(allow_partial_load=allow_partial_load)
+
+    def load_bytes(self, read_item: torch_planner.ReadItem, value: io.BytesIO) -> None:
+        """Called by torch with each value that is no tensor."""
+        container: Any = self.original_state_dict
+        *above, last = self.mappings[read_item.dest_index.fqn]
+        for name in above:
+            container = container[_key_of(container, name)]
+        container[_key_of(container, last)] = torch.load(value, weights_only=False)  # of what the reader has decoded
+
+
+def _key_of(container: Any, name: Any) -> Any:
+    if not isinstance(container, dict) or name in container:
+        return name
+    return next((key for key in container if str(key) == name), name)
 
 
 class Source(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +23,7 @@ from ckptd._decode import Opaque, StoredTensor, _Decoder, _Describer, _Memory
 from ckptd._errors import Error, InvalidState
 from ckptd._restore_into import _live_tensors
 
+_PARAM_GROUPS = re.compile(r"(?:.*\.)?param_groups(?=\.|$)")  # an optimizer's, at the start of a key
 _BATCH = 256 << 20  # bytes that are held besides the tensors that are loaded into
 
 _Slice = tuple[int, tuple[int, ...], tuple[int, ...], int, tuple[int, ...]]  # see _native.Restore.read_slices
@@ -93,6 +95,7 @@ class OpenCheckpoint:
             InvalidState: it does not have that.
             Error: the restore failed in the middle: the message says that the state is torn.
         """
+        self._refuse_lost_moments({item.storage_index.fqn for item in plan.items})
         self._read_leaves([item for item in plan.items if item.type is LoadItemType.BYTE_IO], planner)
         batch = _Batch()
         for item in plan.items:
@@ -103,6 +106,17 @@ class OpenCheckpoint:
             if batch.held_bytes >= _BATCH:
                 batch.read(self._restore, planner)
         batch.read(self._restore, planner)
+
+    def _refuse_lost_moments(self, wanted: set[str]) -> None:
+        """A fresh optimizer has no state: loading into its state_dict would take the groups and lose all moments."""
+        for groups in {found[0] for found in map(_PARAM_GROUPS.match, wanted) if found is not None}:
+            state = groups.removesuffix("param_groups") + "state."
+            if any(key.startswith(state) for key in self._flat) and not any(key.startswith(state) for key in wanted):
+                raise InvalidState(
+                    f"{self.reference} has states beside {groups}, and the state that is loaded into has none: they "
+                    "would be lost; load into what get_state_dict gives, which makes them, or use ckptd.load",
+                    "OPTIMIZER_WITHOUT_STATE",
+                )
 
     # ---- Tensors
 

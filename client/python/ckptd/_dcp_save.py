@@ -32,8 +32,8 @@ class StorageWriter(storage.StorageWriter, AsyncStager):
     """Saves a state of several ranks as one checkpoint, with ``torch.distributed.checkpoint``.
 
     For ``async_save`` it is also the stager: it copies the state, once, into memory of the CPU that the next save uses
-    again. So keep one writer and give each save its reference, as ``checkpoint_id`` or with ``reset``; wait for a
-    save's future before the next one. Plain values must be the same on all ranks; what belongs to one rank, such as its
+    again. So keep one writer and give each save its reference, as ``checkpoint_id`` or with ``reset``; ``async_save``
+    waits for the one before. Plain values must be the same on all ranks; what belongs to one rank, such as its
     random state, goes under a key of its own. It can be pickled, connects when it is first needed, and holds no
     connection.
 
@@ -81,6 +81,8 @@ class StorageWriter(storage.StorageWriter, AsyncStager):
         self._staged: _What | None = None  # what the save is that was staged and has not begun,
         self._staged_by: int | None = None  # by which thread
         self._saving: _What | None = None
+        self._begun = threading.Event()  # the staged save
+        self._worker: threading.Thread | None = None  # of the save in the background
         self.reset(reference, step=step, metrics=metrics)
 
     @property
@@ -128,9 +130,22 @@ class StorageWriter(storage.StorageWriter, AsyncStager):
 
     def stage(self, state_dict: dict[str, Any]) -> dict[str, Any]:
         """Copies the state as it is now; called by ``async_save``, which then returns."""
+        self._wait()
         # The caller may go on to the next save before this one begins.
         self._staged, self._staged_by = self._next, threading.get_ident()
+        self._begun.clear()
         return self._stager.stage(state_dict)
+
+    def synchronize_staging(self) -> None:
+        """Called by torch where stage returns before it has copied; this one does not."""
+
+    def _wait(self) -> None:
+        """Waits for the save that is on its way: two at once would be told each other's facts."""
+        if self._staged is not None:
+            self._begun.wait(60)  # unless torch has failed before it came that far
+        worker = self._worker
+        if worker is not None and worker is not threading.current_thread():
+            worker.join()
 
     def set_up_storage_writer(self, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
         """Called on all ranks."""
@@ -140,7 +155,9 @@ class StorageWriter(storage.StorageWriter, AsyncStager):
                 "NO_COLLECTIVES",
             )
         self._ticket = None
+        self._worker = threading.current_thread() if self._staged is not None else None
         self._saving, self._staged = self._staged or self._next, None
+        self._begun.set()
 
     def prepare_local_plan(self, plan: SavePlan) -> SavePlan:
         """Called on all ranks."""
@@ -184,7 +201,8 @@ class StorageWriter(storage.StorageWriter, AsyncStager):
         waiting = saved.pop("waiting")
         if waiting:
             raise Conflict(
-                f"the save is not complete: of ranks {', '.join(map(str, waiting))} nothing has come; save again",
+                f"the save is not complete: ranks {', '.join(map(str, waiting))} have not finished their parts, or "
+                "began them anew; save again",
                 "RANKS_MISSING",
             )
         self.checkpoint = _checkpoint(saved | {"sent_bytes": self.sent_bytes, "cited_bytes": self.cited_bytes})
@@ -215,7 +233,13 @@ class StorageWriter(storage.StorageWriter, AsyncStager):
         return connect(self.address, domain=self.domain)._connection()
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_local_plan": SavePlan([]), "_ticket": None, "_staged_by": None}
+        self._begun.set()  # goes on in another process
+        kept = {name: value for name, value in vars(self).items() if name not in ("_begun", "_worker")}
+        return kept | {"_local_plan": SavePlan([]), "_ticket": None, "_staged_by": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._begun, self._worker = threading.Event(), None
 
 
 def _reference(what: _What | None) -> str:

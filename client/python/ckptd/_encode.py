@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _ADVICE = "a state cannot hold this; take it out, or turn it into plain values, tensors or arrays"
 _ADVICE_OR_PICKLE = f"{_ADVICE}; or save with opaque='pickle', and restore with allow_pickle=True what you trust"
+_DTENSOR_ADVICE = "save it with torch.distributed.checkpoint and ckptd.dcp.StorageWriter, each rank its shards"
 _MAX_PICKLE = 3 << 20  # bytes: what a node may have
 _SCALARS = frozenset((type(None), bool, int, float, complex, str, bytes))
 _PATHS = [pathlib.PosixPath, pathlib.WindowsPath, pathlib.PurePosixPath, pathlib.PureWindowsPath]
@@ -66,6 +67,7 @@ class _Encoder:
         self.builder = _native.Builder()
         self.place = place
         self.pickles = pickles
+        self.may_pickle = True  # whoever saves can ask for that
         self.keep: list[Any] = []
         self.stack: list[_Open] = []
         self.identities: set[int] = set()
@@ -151,7 +153,9 @@ class _Encoder:
                 raise self.refuse(name, f"a value of type {_type_name(value)} whose pickle has {len(pickled)} bytes")
             self.builder.leaf(_kinds.OPAQUE, pickled, _type_name(value))
             return
-        advice = _ADVICE if _is_tensor(value) else _ADVICE_OR_PICKLE
+        advice = _ADVICE if _is_tensor(value) or not self.may_pickle else _ADVICE_OR_PICKLE
+        if is_dtensor(value):
+            advice = _DTENSOR_ADVICE
         if isinstance(value, (dict, list, tuple, set, str, int, float)):
             base = next(t for t in (dict, list, tuple, set, str, bool, int, float) if isinstance(value, t))
             advice = f"save {base.__name__}(…) of it, if that is what it means"
@@ -307,6 +311,12 @@ def refusal_of(value: torch.Tensor) -> tuple[str, str] | None:
 @functools.cache
 def _dtype_number(dtype: torch.dtype) -> int | None:
     return _kinds.DTYPES.get(str(dtype).removeprefix("torch."))
+
+
+def is_dtensor(value: Any) -> bool:
+    """Whether it is a torch.distributed.tensor.DTensor: of one process's part of it, ckptd.dcp knows."""
+    tensors = sys.modules.get("torch.distributed.tensor")
+    return tensors is not None and isinstance(value, tensors.DTensor)
 
 
 def _is_tensor(value: Any) -> bool:

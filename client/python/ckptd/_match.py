@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from ckptd._encode import is_dtensor
 from ckptd._errors import InvalidState
 from ckptd._report import Change, Differences, LoadReport
 from ckptd._slots import (
@@ -92,6 +93,7 @@ def make_plan(reference: str, saved: Any, parts: Parts, match: Match) -> Plan:
         raise InvalidState(f"match is 'strict', 'by_name' or 'model_only', not {match!r}", "BAD_ARGUMENT")
     if not isinstance(saved, dict):
         raise InvalidState(f"{reference} is a {type(saved).__name__}, not a dict of parts", "STATE_DIFFERS")
+    _refuse_shards(parts)
     plan = Plan(LoadReport(reference, match))
     report = plan.report
     for part in parts.asked():
@@ -114,6 +116,19 @@ def make_plan(reference: str, saved: Any, parts: Parts, match: Match) -> Plan:
         if not plan.load_rng:
             report.refused.append("rng is not what ckptd.torch.capture saves; load with rng=False")
     return plan
+
+
+def _refuse_shards(parts: Parts) -> None:
+    groups = parts.optimizer.param_groups if parts.optimizer is not None else []
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    if parts.model is not None:
+        parameters += parts.model.parameters()
+    if any(is_dtensor(parameter) for parameter in parameters):
+        raise InvalidState(
+            "the parameters are DTensors (FSDP2, tensor parallel), of which this process has its shards only: load "
+            "with torch.distributed.checkpoint and ckptd.dcp.StorageReader",
+            "UNSUPPORTED_VALUE",
+        )
 
 
 def _match_scaler(plan: Plan, saved: Any, scaler: Any) -> None:
@@ -178,6 +193,10 @@ class _OptimizerMatch:
         self.optimizer = optimizer
         self.live, _ = live_slots(optimizer, model)
         self.model_shapes = _shapes(saved.get("model"))
+        live_names = [plain_name(name) for name in model.state_dict()] if model is not None else []
+        self.is_model_reordered = [name for name in live_names if name in self.model_shapes] != [
+            name for name in self.model_shapes if name in set(live_names)
+        ]
         self.is_lbfgs = any(base.__name__ == "LBFGS" for base in type(optimizer).__mro__)
         self.has_other_shapes = self.is_lbfgs or any(b.__name__ == "Adafactor" for b in type(optimizer).__mro__)
         self.differences = Differences()
@@ -275,6 +294,9 @@ class _OptimizerMatch:
                     return None
         if not seen:
             self.refuse("the checkpoint has no names of parameters, and no state with their shapes to go by")
+            return None
+        if self.is_model_reordered:
+            self.refuse("the checkpoint has no names of parameters, and its model has them in another order than here")
             return None
         return pairs
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ckptd import _kinds, _native
 from ckptd._decode import StoredTensor
+from ckptd._encode import is_dtensor
 from ckptd._errors import Error, InvalidState
 
 if TYPE_CHECKING:
@@ -60,6 +61,10 @@ def _match(restore: _native.Restore, tensors: list[StoredTensor], state: Any, co
         here, there = _describe_live(live[path]), _describe_stored(tensor, type_name)
         if here != there:
             differences.append(f"{_text(path)}: is {here} in the state, and {there} in the checkpoint")
+        elif not is_array and is_dtensor(live[path]):
+            differences.append(f"{_text(path)}: is a DTensor: load it with torch.distributed.checkpoint and ckptd.dcp")
+        elif not is_array and not _has_memory(live[path]):
+            differences.append(f"{_text(path)}: is a {type(live[path]).__name__} without memory of its own to write to")
         elif getattr(live[path], "is_meta", False):
             differences.append(f"{_text(path)}: is on the meta device, where there are no bytes")
         elif not is_array and _overlaps(live[path]):
@@ -74,6 +79,15 @@ def _match(restore: _native.Restore, tensors: list[StoredTensor], state: Any, co
             lines.append(f"and {len(differences) - 50} more")
         raise InvalidState("\n  ".join(lines), "STATE_DIFFERS")
     return leaves
+
+
+def _has_memory(tensor: torch.Tensor) -> bool:
+    """Whether it shows strided memory; a subclass that wraps others may not, and a sparse tensor does not."""
+    import torch
+
+    return tensor.is_meta or (
+        tensor.layout is torch.strided and (tensor.numel() == 0 or tensor.untyped_storage().data_ptr() != 0)
+    )
 
 
 def _overlaps(tensor: torch.Tensor) -> bool:
