@@ -219,6 +219,21 @@ RestoreJob::Destinations RestoreJob::DestinationsOf(std::uint64_t tensor, const 
   return {begin, end};
 }
 
+// True unless each destination surely has memory of its own.
+bool RestoreJob::Overlap(Destinations destinations) {
+  std::vector<std::pair<std::uintptr_t, std::uintptr_t>> spans;
+  for (const Destination& destination : destinations) {
+    const auto [first, end] = destination.region.Span();
+    const auto data = reinterpret_cast<std::uintptr_t>(destination.data);
+    if (first != end)
+      spans.emplace_back(data + static_cast<std::uintptr_t>(first), data + static_cast<std::uintptr_t>(end));
+  }
+  std::sort(spans.begin(), spans.end());
+  for (std::size_t i = 1; i < spans.size(); ++i)
+    if (spans[i].first < spans[i - 1].second) return true;
+  return false;
+}
+
 // The bytes that are there now are the chunk's.
 bool RestoreJob::IsHeld(std::uint64_t ordinal, const Reading& reading) const {
   const ChunkLayout::Place place = manifest_.layout->At(ordinal);
@@ -242,6 +257,7 @@ bool RestoreJob::IsHeld(std::uint64_t ordinal, const Reading& reading) const {
 }
 
 absl::Status RestoreJob::DropHeld(Reading& reading) const {
+  if (Overlap(reading.destinations)) return absl::OkStatus();  // one's bytes would be written over another's
   std::vector<std::uint64_t> chunks;
   for (std::uint64_t ordinal = 0; ordinal < reading.missing.size(); ++ordinal)
     if (reading.missing[ordinal]) chunks.push_back(ordinal);
@@ -263,6 +279,7 @@ absl::Status RestoreJob::DropHeld(Reading& reading) const {
     --reading.missing_chunks;
     reading.done_bytes += manifest_.layout->InBox(manifest_.layout->At(chunks[i])).range.size_bytes;
   }
+  if (options_.progress) options_.progress(reading.done_bytes, reading.total_bytes);
   return absl::OkStatus();
 }
 

@@ -72,6 +72,7 @@ class RestoreJob final : public Restore {
   void AddMissing(std::uint64_t tensor, Destinations destinations, Reading& reading) const;
   // Takes what is right where it is out of what is missing.
   absl::Status DropHeld(Reading& reading) const;
+  static bool Overlap(Destinations destinations);
   [[nodiscard]] bool IsHeld(std::uint64_t ordinal, const Reading& reading) const;
   static Destinations DestinationsOf(std::uint64_t tensor, const Reading& reading);
   absl::Status Fetch(Reading& reading);

@@ -121,7 +121,6 @@ absl::StatusOr<SaveStream::Outcome> SaveJob::CommitOnce(std::span<const v1::Stat
         absl::StatusCode::kFailedPrecondition, "SERVER_CHANGED",
         "the server at this address cuts tensors otherwise than before the connection was lost; save again");
   CKPT_ASSIGN_OR_RETURN(cited_, Plan());
-  sent_ = true;
   return stream_->Send(*chunks_, cited_, nodes, commit, lent_, Observe(backoff));
 }
 
@@ -142,7 +141,10 @@ SaveStream::Observer SaveJob::Observe(Backoff& backoff) {
     backoff.Progress(Backoff::Clock::now());
     if (options_.progress) options_.progress(done_bytes, tensors_.total_bytes());
   };
-  observer.all_read = check_;
+  observer.all_read = [this] {  // the commit comes next
+    sent_ = true;
+    return check_();
+  };
   observer.acked = [this, &backoff](std::uint64_t acked_chunks) {
     if (acked_chunks <= most_acked_) return;
     most_acked_ = acked_chunks;
@@ -156,6 +158,8 @@ SaveResult SaveJob::Result(SaveStream::Outcome outcome) const {
   result.checkpoint = std::move(outcome.checkpoint);
   result.waiting = std::move(outcome.waiting);
   result.sent_bytes = chunks_->sent_bytes();
+  result.fingerprinted_bytes = chunks_->fingerprinted_bytes();
+  result.hashed_bytes = chunks_->hashed_bytes();
   for (std::uint64_t chunk = 0; chunk < cited_.size(); ++chunk)
     if (cited_[chunk] && !chunks_->sent(chunk)) result.cited_bytes += chunks_->bytes(chunk).size();
   return result;

@@ -74,6 +74,17 @@ TensorRegion::Rows TensorRegion::RowsOf(const v1::Box& box) const {
   return rows;
 }
 
+std::pair<std::int64_t, std::int64_t> TensorRegion::Span() const {
+  std::int64_t first = 0;
+  std::int64_t end = static_cast<std::int64_t>(element_);
+  for (const Dimension& dim : dims_) {
+    if (dim.extent == 0) return {0, 0};
+    const std::int64_t reach = static_cast<std::int64_t>(dim.extent - 1) * dim.stride_bytes;
+    (reach < 0 ? first : end) += reach;
+  }
+  return {first, end};
+}
+
 bool TensorRegion::Meets(const v1::Box& box, ByteRange range) const {
   const absl::Status none = ForEachRun(box, range, [](const Run&) { return absl::CancelledError(); });
   return !none.ok();

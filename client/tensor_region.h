@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -30,6 +31,9 @@ class TensorRegion {
 
   // True when the region has some of a range of the box's bytes.
   [[nodiscard]] bool Meets(const v1::Box& box, ByteRange range) const;
+
+  // From the region's first element: where its lowest byte is, and where its highest one ends.
+  [[nodiscard]] std::pair<std::int64_t, std::int64_t> Span() const;
 
   // A stretch of bytes that lie together in a box and in the region.
   struct Run {

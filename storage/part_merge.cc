@@ -48,7 +48,7 @@ class PartReader {
     if (digest.has_value()) record = ReadManifestRecord(store_, domain_, *digest, use_);
     Message message;
     if (record.ok() && !message.ParseFromString(*record)) record = absl::DataLossError(use_.what);
-    if (absl::IsDataLoss(record.status()))
+    if (absl::IsDataLoss(record.status()) && ReasonOf(record.status()).empty())
       return MakeError(absl::StatusCode::kDataLoss, "DATA_DAMAGED",
                        absl::StrCat(record.status().message(), " was damaged before the checkpoint was complete"));
     CKPT_RETURN_IF_ERROR(record.status());

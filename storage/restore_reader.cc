@@ -102,7 +102,8 @@ absl::Status RestoreReader::Select(const v1::RestoreBegin& begin, const std::fun
 
 absl::StatusOr<std::string> RestoreReader::ReadRecordOfManifest(const Digest& digest) const {
   absl::StatusOr<std::string> record = ReadManifestRecord(store_, domain_, digest, {Name(), "its manifest"});
-  if (absl::IsDataLoss(record.status())) return Damaged(std::string(record.status().message()));
+  if (absl::IsDataLoss(record.status()) && ReasonOf(record.status()).empty())
+    return Damaged(std::string(record.status().message()));
   return record;
 }
 

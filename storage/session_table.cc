@@ -51,6 +51,7 @@ absl::StatusOr<std::set<PackId>> HoldPinnedPacks(Transaction& txn, const Session
 // Ends it without a commit. The caller holds its row exclusive.
 absl::Status EndUncommitted(Transaction& txn, const SessionId& session, v1::SessionRow& row) {
   row.set_state(v1::SessionRow::EXPIRED);
+  row.clear_streams();
   CKPT_RETURN_IF_ERROR(PutRow(txn, keys::Session(session), row));
   CKPT_RETURN_IF_ERROR(ForEachRow(txn, keys::PartsOf(session),
                                   [&](const std::string& key, const std::string&) { return txn.Delete(key); }));
@@ -135,7 +136,8 @@ absl::StatusOr<BegunSession> SessionTable::BeginOnce(Transaction& txn, const v1:
     return begun;
   }
   // What the others of its ranks were promised has ended: one of them cannot begin again alone.
-  if (known.has_value() && known->state() == v1::SessionRow::EXPIRED && PartCount(*known) > 1) return SessionEnded(*known);
+  if (known.has_value() && known->state() == v1::SessionRow::EXPIRED && PartCount(*known) > 1)
+    return SessionEnded(*known);
   if (known.has_value() && known->state() == v1::SessionRow::OPEN) {
     begun.row = *std::move(known);
     {

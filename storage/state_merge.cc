@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "base/box.h"
 #include "base/state_walk.h"
@@ -31,8 +32,10 @@ std::string NameOf(v1::NodeKind parent, std::uint64_t index, const v1::StateNode
 // Ranks must describe a tensor alike, but for its device and its boxes.
 absl::Status CheckAlike(const v1::Tensor& a, const v1::Tensor& b, const std::string& path) {
   const auto same = [](const auto& x, const auto& y) { return std::equal(x.begin(), x.end(), y.begin(), y.end()); };
-  if (a.dtype() == b.dtype() && same(a.shape(), b.shape()) && same(a.strides(), b.strides()) && a.role() == b.role() &&
-      a.requires_grad() == b.requires_grad())
+  // What a tensor is to the training shows in all its places, and a rank without bytes of it may know of one only.
+  const bool both_send = !a.boxes().empty() && !b.boxes().empty();
+  if (a.dtype() == b.dtype() && same(a.shape(), b.shape()) && same(a.strides(), b.strides()) &&
+      (a.role() == b.role() || !both_send) && a.requires_grad() == b.requires_grad())
     return absl::OkStatus();
   return Differ(path, "ranks describe this tensor differently: its dtype, whole shape, strides, role or requires_grad");
 }
@@ -64,7 +67,10 @@ class StateMerge::Numbers {
   [[nodiscard]] bool Has(std::uint64_t number) const { return number < tensors_.size(); }
   [[nodiscard]] const v1::Tensor& At(std::uint64_t number) const { return tensors_[number]; }
   // The rank sends bytes of it.
-  [[nodiscard]] bool Sends(std::uint64_t number) const { return !tensors_[number].boxes().empty(); }
+  [[nodiscard]] bool Sends(std::uint64_t number) const {
+    const v1::Tensor& tensor = tensors_[number];
+    return !tensor.boxes().empty() || absl::c_linear_search(tensor.shape(), 0U);  // all there is of it
+  }
   [[nodiscard]] std::optional<std::uint64_t> Of(std::uint64_t number) const { return merged_[number]; }
   // The rank's tensor is the merged one. Of those that it sends, false when another one of them is.
   bool Join(std::uint64_t number, std::uint64_t merged) {
@@ -122,12 +128,12 @@ absl::StatusOr<std::uint32_t> StateMerge::Merge(Frame* parent, std::uint32_t ran
       nodes_[found].node.set_tensor(merged);
     }
   }
-  if (found != fresh) return found;
-  size_bytes_ += node.ByteSizeLong();
-  if (nodes_.size() >= kMaxNodes || tensors_.size() > kMaxTensors || size_bytes_ > kMaxMergedBytes)
+  size_bytes_ += found == fresh ? node.ByteSizeLong() : 0;
+  if (nodes_.size() >= kMaxNodes || tensors_.size() > kMaxTensors || size_bytes_ > max_bytes_)
     return MakeError(absl::StatusCode::kInvalidArgument, "TOO_LARGE",
                      absl::StrCat("what several trainers save together may have ", kMaxNodes, " values, ", kMaxTensors,
-                                  " tensors and a description of ", kMaxMergedBytes >> 20, " MiB at most"));
+                                  " tensors and a description of ", max_bytes_ >> 20, " MiB at most"));
+  if (found != fresh) return found;
   if (parent != nullptr) {
     Node& above = nodes_[parent->node];
     if (!attribute && above.rank != rank && !IsMapping(above.node.kind()))
@@ -181,6 +187,7 @@ absl::StatusOr<std::uint64_t> StateMerge::PlaceAgain(std::uint64_t there, std::u
 absl::Status StateMerge::MergeTensor(std::uint64_t into, const v1::Tensor& tensor, const std::string& path) {
   v1::Tensor& known = tensors_[into];
   CKPT_RETURN_IF_ERROR(CheckAlike(known, tensor, path));
+  if (known.boxes().empty() && !tensor.boxes().empty()) known.set_role(tensor.role());
   for (const v1::Box& box : tensor.boxes()) {
     // What all ranks hold, and all sent, is kept once.
     if (!known.boxes().empty() && known.boxes(0).SerializeAsString() == box.SerializeAsString()) continue;

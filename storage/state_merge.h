@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "ckpt/v1/state.pb.h"
+#include "storage/limits.h"
 
 namespace ckpt::storage {
 
@@ -17,6 +18,8 @@ namespace ckpt::storage {
 // that has it, then come those that only later ranks have. Not thread-safe. Memory: the merged state's description.
 class StateMerge {
  public:
+  explicit StateMerge(std::uint64_t max_bytes = kMaxMergedBytes) : max_bytes_(max_bytes) {}
+
   // Merges the next rank's state, as TensorIntake and StateWalk took it; an empty one adds nothing. InvalidArgument
   // RANKS_DIFFER, with the path, where it contradicts what is there; TOO_LARGE.
   absl::Status Add(std::uint32_t rank, std::vector<v1::Tensor> tensors, std::vector<v1::StateNode> nodes);
@@ -49,6 +52,7 @@ class StateMerge {
                                            Numbers& numbers, const std::string& path);
   absl::Status MergeTensor(std::uint64_t into, const v1::Tensor& tensor, const std::string& path);
 
+  const std::uint64_t max_bytes_;
   std::vector<Node> nodes_;  // the root first
   // By parent and, in front of what names it there, whether it is a child or an attribute.
   absl::flat_hash_map<std::pair<std::uint32_t, std::string>, std::uint32_t> index_;

@@ -157,7 +157,7 @@ TEST_F(Merge, RanksMustDescribeATensorAlike) {
   Add({Floats({4000})}, tree);
   for (const auto& change : std::vector<std::function<void(v1::Tensor&)>>{
            [](auto& t) { t.set_dtype(v1::DTYPE_FLOAT64); }, [](auto& t) { t.set_shape(0, 4001); },
-           [](auto& t) { t.set_requires_grad(true); }, [](auto& t) { t.set_role(v1::ROLE_BUFFER); }}) {
+           [](auto& t) { t.set_requires_grad(true); }}) {
     v1::Tensor other = Floats({4000});
     change(other);
     EXPECT_THAT(WhyNot({other}, tree), HasSubstr("w: ranks describe this tensor differently"));
@@ -204,6 +204,36 @@ TEST_F(Merge, WhatOnlyRanksWithoutBytesTieIsApart) {
   Add({kNoRows}, kTied);
   Add({RowsOf(0, 2000), RowsOf(0, 2000)}, kApart);
   EXPECT_EQ(Finish().tensors.size(), 2U);
+}
+
+TEST_F(Merge, TheRoleIsTheOneThatItsSendersSay) {
+  v1::Tensor parameter = RowsOf(0, 1000), other = RowsOf(1000, 1000);
+  parameter.set_role(v1::ROLE_PARAMETER);
+  other.set_role(v1::ROLE_PARAMETER);
+  Add({kNoRows}, Dict({At("a", TensorNode(0))}));
+  Add({parameter}, Dict({At("a", TensorNode(0))}));
+  Add({kNoRows}, Dict({At("a", TensorNode(0))}));
+  v1::Tensor buffer = other;
+  buffer.set_role(v1::ROLE_BUFFER);
+  EXPECT_THAT(WhyNot({buffer}, Dict({At("a", TensorNode(0))})), HasSubstr("differently"));
+  Add({other}, Dict({At("a", TensorNode(0))}));
+  EXPECT_EQ(Finish().tensors[0].role(), v1::ROLE_PARAMETER);
+}
+
+TEST_F(Merge, TensorsWithoutElementsAreTiedLikeOthers) {
+  Add({Floats({0, 2})}, kTied);
+  Add({Floats({0, 2})}, kTied);
+  EXPECT_EQ(Finish().tensors.size(), 1U);
+}
+
+TEST(MergeLimit, BoundsWhatLaterRanksAddToo) {
+  StateMerge merge(600);
+  const Nodes tree = Dict({At("w", TensorNode(0))});
+  ASSERT_TRUE(merge.Add(0, {With(Floats({4000, 2}), {0, 0}, {10, 2}, "0")}, tree).ok());
+  absl::Status status;
+  for (std::uint32_t rank = 1; rank < 20 && status.ok(); ++rank)
+    status = merge.Add(rank, {With(Floats({4000, 2}), {10 * rank, 0}, {10, 2}, std::to_string(rank))}, tree);
+  EXPECT_EQ(ReasonOf(status), "TOO_LARGE");
 }
 
 TEST_F(Merge, ATensorThatNobodySentIsMissed) {

@@ -153,6 +153,7 @@ absl::StatusOr<v1::Checkpoint> VersionTable::Commit(const SessionRef& session, c
     for (const auto& [where, records] : references)
       CKPT_RETURN_IF_ERROR(AddReference(txn, id, where.first, draft.components[where.second], records));
     owner.set_state(v1::SessionRow::COMMITTED);
+    owner.clear_streams();
     owner.set_run_id(id.run_id);
     owner.set_committed_sequence(id.sequence);
     CKPT_RETURN_IF_ERROR(PutRow(txn, keys::Session(session.id), owner));

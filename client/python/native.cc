@@ -457,6 +457,10 @@ class Client {
     nb::dict out = FromCheckpoint(saved.checkpoint);
     out["sent_bytes"] = saved.sent_bytes;
     out["cited_bytes"] = saved.cited_bytes;
+    nb::dict stats;
+    stats["fingerprinted_bytes"] = saved.fingerprinted_bytes;
+    stats["hashed_bytes"] = saved.hashed_bytes;
+    out["stats"] = stats;
     if (part) out["waiting"] = Numbers(saved.waiting);
     return out;
   }

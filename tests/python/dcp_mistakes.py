@@ -10,7 +10,9 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.state_dict import get_state_dict
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "harness"))
@@ -51,9 +53,16 @@ class Failing(ckptd.dcp.StorageWriter):
 class Halves(ckptd.dcp.SavePlanner):
     """Saves floats in half precision."""
 
-    def set_up_planner(self, state_dict, storage_meta=None, is_coordinator=False):
-        halves = {key: value.to(torch.bfloat16) for key, value in state_dict.items()}
-        super().set_up_planner(halves, storage_meta, is_coordinator)
+    def create_local_plan(self):
+        plan = super().create_local_plan()
+        for item in plan.items:
+            if item.tensor_data is not None:
+                item.tensor_data.properties.dtype = torch.bfloat16
+        return plan
+
+    def transform_object(self, write_item, object):
+        found = super().transform_object(write_item, object)
+        return found.to(torch.bfloat16) if isinstance(found, torch.Tensor) else found
 
 
 class Forgetful(dcp.DefaultLoadPlanner):
@@ -104,7 +113,7 @@ def odd_ends():
     before = target._version
     dcp.load({"e": target}, storage_reader=ckptd.dcp.StorageReader("odd@4"))
     assert target._version > before, "who had saved it for backward is told"
-    for epoch in range(3):
+    for epoch in range(3):  # a writer for each, which knows of no plan before
         save({"w": torch.full((3,), epoch + 0.5)}, f"halves@{epoch}", Halves(enable_plan_caching=True))
         assert_same(ckptd.load(f"halves@{epoch}"), {"w": torch.full((3,), epoch + 0.5, dtype=torch.bfloat16)})
 
@@ -143,6 +152,29 @@ def what_a_user_does_wrong():
         except ckptd.InvalidState as error:
             assert "ckptd.dcp" in str(error)
 
+    # What fails before it begins says nothing of the next save.
+    writer = ckptd.dcp.StorageWriter("stale@1", metrics={"loss": 1.0})
+    circle = {}
+    circle["circle"] = circle
+    start = time.monotonic()
+    for wrong in (
+        lambda: dcp.async_save(circle, storage_writer=writer, process_group=groups[0]),
+        lambda: dcp.async_save({1: 1, "1": 1}, storage_writer=writer, process_group=groups[0]).result(),
+        lambda: dcp.async_save({"w": w}, storage_writer=writer, checkpoint_id="bad", process_group=groups[0]).result(),
+    ):
+        try:
+            wrong()
+            raise AssertionError("it was saved")
+        except (ckptd.InvalidState, CheckpointException, ValueError):
+            pass
+        dist.barrier()
+    dcp.save({"w": w}, storage_writer=writer, checkpoint_id="stale@2")
+    dcp.async_save({"w": w}, storage_writer=writer, checkpoint_id="stale@3", process_group=groups[0]).result()
+    dcp.save({"w": w}, storage_writer=writer)
+    assert time.monotonic() - start < 30
+    dist.barrier()
+    assert [(c.epoch, c.version, dict(c.metrics)) for c in ckptd.connect().checkpoints("stale")] == [(2, 1, {}), (3, 1, {}), (3, 2, {})]
+
     net, optimizer = fsdp()
     train(net, optimizer)
     if RANK == 0:
@@ -164,6 +196,23 @@ def what_a_user_does_wrong():
             raise AssertionError("the moments were lost")
         except CheckpointException as error:
             assert error.failures[RANK][0].reason == "OPTIMIZER_WITHOUT_STATE", error
+
+    only_groups = {"o": {"param_groups": optimizer.state_dict()["param_groups"]}}
+    planner = ckptd.dcp.LoadPlanner(allow_partial_load=True)
+    dcp.load(only_groups, storage_reader=ckptd.dcp.StorageReader("moments@1"), planner=planner)
+
+    # A rank that has no rows has no moments, and loads all the same.
+    def few_rows():
+        few = torch.nn.Linear(8, 3, bias=False)
+        fully_shard(few, mesh=mesh)
+        sgd = torch.optim.SGD(few.parameters(), lr=0.1, momentum=0.9)
+        few(torch.ones(2, 8)).sum().backward()
+        sgd.step()
+        model, state = get_state_dict(few, sgd)
+        return {"model": model, "alias": {"w": model["weight"].detach()}, "optimizer": state}
+
+    save(few_rows(), "few@1", ckptd.dcp.SavePlanner())
+    dcp.load(few_rows(), storage_reader=ckptd.dcp.StorageReader("few@1"))
 
     keys = {"per_class": {0: 0.5, True: 1, "x": [{2: "two"}]}, "w": {3: torch.ones(2)}}
     save(keys, "keys@1", ckptd.dcp.SavePlanner())

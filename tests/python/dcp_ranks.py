@@ -210,7 +210,7 @@ def saves_in_the_background():
     except ckptd.InvalidState as error:
         assert "contains itself" in str(error)
     again = pickle.loads(pickle.dumps(writer))
-    assert again.checkpoint_id == "reset@2" and again._stager is not writer._stager
+    assert again.checkpoint_id == "evil@1" and again._stager is not writer._stager
 
 
 def without_pickle():

@@ -46,6 +46,9 @@ class Checkpoint:
         sent_bytes: bytes of tensors of 4 KiB and more that crossed the wire (smaller ones are part of the description);
             None unless this is what a save returned.
         cited_bytes: bytes of such tensors that the server had; None likewise.
+        stats: what it took to find that out, in bytes of such tensors: ``fingerprinted_bytes`` (all that is sent, and
+            of tensors that this process has saved or restored before) and ``hashed_bytes`` (of tensors that it does
+            not know, when the server has a few that were tried); None likewise.
     """
 
     run: str
@@ -63,6 +66,7 @@ class Checkpoint:
     create_time: datetime.datetime
     sent_bytes: int | None = None
     cited_bytes: int | None = None
+    stats: Mapping[str, int] | None = None
 
     @property
     def reference(self) -> str:

@@ -92,7 +92,7 @@ class PartEncoder(_Encoder):
         elements = (memory._cdata, local.storage_offset(), local.shape, local.stride(), local.dtype)
         same = (elements, local.is_conj(), local.is_neg(), value.shape, spread, value.requires_grad)
         # Of what has no elements here, ranks that have some say what is one.
-        number = self.numbers.get(same) if local.numel() else None
+        number = self.numbers.get(same) if local.numel() or not value.numel() else None
         if number is None:
             if role == _kinds.ROLE_OTHER and (parameter or value.requires_grad):
                 role = _kinds.ROLE_PARAMETER

@@ -12,7 +12,7 @@ import torch
 from torch.distributed.checkpoint import planner as torch_planner
 from torch.distributed.checkpoint._nested_dict import unflatten_state_dict
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
-from torch.distributed.checkpoint.metadata import StorageMeta
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 
 from ckptd._client import _What
 from ckptd._errors import InvalidState
@@ -82,14 +82,24 @@ class LoadPlanner(DefaultLoadPlanner):
         container: Any = self.original_state_dict
         *above, last = self.mappings[read_item.dest_index.fqn]
         for name in above:
-            container = container[_key_of(container, name)]
-        container[_key_of(container, last)] = torch.load(value, weights_only=False)  # of what the reader has decoded
+            container = container[self._key_of(container, name)]
+        key = self._key_of(container, last)
+        container[key] = torch.load(value, weights_only=False)  # of what the reader has decoded
 
+    def _key_of(self, container: Any, name: Any) -> Any:
+        if not isinstance(container, Mapping) or name in container:
+            return name
+        keys = self._keys.setdefault(id(container), {})
+        if name not in keys:
+            keys.update((str(key), key) for key in container)
+        return keys.get(name, name)
 
-def _key_of(container: Any, name: Any) -> Any:
-    if not isinstance(container, dict) or name in container:
-        return name
-    return next((key for key in container if str(key) == name), name)
+    def set_up_planner(
+        self, state_dict: dict[str, Any], metadata: Metadata | None = None, is_coordinator: bool = False
+    ) -> None:
+        """Called by torch on all ranks, first."""
+        self._keys: dict[int, dict[str, Any]] = {}  # by container: what its keys are as texts
+        super().set_up_planner(state_dict, metadata, is_coordinator)
 
 
 class Source(NamedTuple):

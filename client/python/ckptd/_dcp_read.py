@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import math
 import re
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
 from torch.distributed.checkpoint._nested_dict import flatten_state_dict
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.metadata import (
     BytesStorageMetadata,
     ChunkStorageMetadata,
@@ -95,7 +97,8 @@ class OpenCheckpoint:
             InvalidState: it does not have that.
             Error: the restore failed in the middle: the message says that the state is torn.
         """
-        self._refuse_lost_moments({item.storage_index.fqn for item in plan.items})
+        if isinstance(planner, DefaultLoadPlanner) and not planner.allow_partial_load:
+            self._refuse_lost_moments(planner.state_dict.keys())
         self._read_leaves([item for item in plan.items if item.type is LoadItemType.BYTE_IO], planner)
         batch = _Batch()
         for item in plan.items:
@@ -107,7 +110,7 @@ class OpenCheckpoint:
                 batch.read(self._restore, planner)
         batch.read(self._restore, planner)
 
-    def _refuse_lost_moments(self, wanted: set[str]) -> None:
+    def _refuse_lost_moments(self, wanted: Iterable[str]) -> None:
         """A fresh optimizer has no state: loading into its state_dict would take the groups and lose all moments."""
         for groups in {found[0] for found in map(_PARAM_GROUPS.match, wanted) if found is not None}:
             state = groups.removesuffix("param_groups") + "state."

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch.distributed.checkpoint import storage
+from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
 from torch.distributed.checkpoint.staging import AsyncStager
@@ -109,15 +110,17 @@ class StorageWriter(storage.StorageWriter, AsyncStager):
         """
         if checkpoint_id is None:
             return
+        is_torch = self._bind()  # which says again, in the thread of a save that was staged, what async_save was told
         reference = os.fspath(checkpoint_id)
         found = _RUN_AND_EPOCH.fullmatch(reference)
         if found is None:
             raise InvalidState(f"'{reference}': a save goes to RUN@EPOCH", "BAD_REFERENCE")
         what = _what(found[1], None, int(found[2]), step, metrics, self.labels, self.primary_metric)
-        if self._staged is not None and threading.get_ident() != self._staged_by:
-            # torch, in the thread of a save that was staged, says again what async_save was told.
+        if is_torch:
             if reference != _reference(self._staged):
+                is_next = self._next is self._staged
                 self._staged = what
+                self._next = what if is_next else self._next
         elif reference != self.checkpoint_id or step is not None or metrics is not None:
             self._next = what
 
@@ -131,21 +134,36 @@ class StorageWriter(storage.StorageWriter, AsyncStager):
     def stage(self, state_dict: dict[str, Any]) -> dict[str, Any]:
         """Copies the state as it is now; called by ``async_save``, which then returns."""
         self._wait()
-        # The caller may go on to the next save before this one begins.
+        staged = self._stager.stage(state_dict)
+        # Its own facts: the caller may go on to the next save before this one begins.
         self._staged, self._staged_by = self._next, threading.get_ident()
         self._begun.clear()
-        return self._stager.stage(state_dict)
+        return staged
 
     def synchronize_staging(self) -> None:
         """Called by torch where stage returns before it has copied; this one does not."""
+
+    def _bind(self) -> bool:
+        """Whether this is the thread in which torch makes the save that was staged."""
+        if self._staged is None or threading.get_ident() == self._staged_by:
+            return False
+        self._worker = threading.current_thread()
+        self._begun.set()
+        return True
 
     def _wait(self) -> None:
         """Waits for the save that is on its way: two at once would be told each other's facts."""
         if self._staged is not None:
             self._begun.wait(60)  # unless torch has failed before it came that far
-        worker = self._worker
-        if worker is not None and worker is not threading.current_thread():
-            worker.join()
+        if self._worker not in (None, threading.main_thread(), threading.current_thread()):
+            assert self._worker is not None
+            self._worker.join()
+        self._staged = self._worker = None
+
+    def storage_meta(self) -> None:
+        """Called on all ranks, first."""
+        if not self._bind():
+            self._wait()
 
     def set_up_storage_writer(self, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
         """Called on all ranks."""
@@ -155,14 +173,11 @@ class StorageWriter(storage.StorageWriter, AsyncStager):
                 "NO_COLLECTIVES",
             )
         self._ticket = None
-        self._worker = threading.current_thread() if self._staged is not None else None
-        self._saving, self._staged = self._staged or self._next, None
-        self._begun.set()
+        self._saving, self._staged = (self._staged if self._bind() else None) or self._next, None
 
     def prepare_local_plan(self, plan: SavePlan) -> SavePlan:
         """Called on all ranks."""
-        if plan.usable:  # else the planner has found that it is the last one again
-            self._local_plan = plan
+        self._local_plan = plan
         return plan
 
     def prepare_global_plan(self, plans: list[SavePlan]) -> list[SavePlan]:
@@ -176,7 +191,12 @@ class StorageWriter(storage.StorageWriter, AsyncStager):
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[storage.WriteResult]]:
         """Called on all ranks: sends what this rank has to. When it returns that is durable, and not yet visible."""
         ticket = self._ticket_of(plan)
-        planned = {item.index.fqn: item.tensor_data for item in self._local_plan.items if item.tensor_data is not None}
+        local = self._local_plan
+        if not local.usable and isinstance(
+            planner, DefaultSavePlanner
+        ):  # the planner has found that it is the last one again
+            local = planner._cached_save_plan.get(planner._cached_plans_key, local)
+        planned = {item.index.fqn: item.tensor_data for item in local.items if item.tensor_data is not None}
         source = source_of(planner, plan)
         encoder = PartEncoder(source, plan, planner, planned, ticket.rank == 0)
         try:
@@ -233,8 +253,8 @@ class StorageWriter(storage.StorageWriter, AsyncStager):
         return connect(self.address, domain=self.domain)._connection()
 
     def __getstate__(self) -> dict[str, Any]:
-        self._begun.set()  # goes on in another process
         kept = {name: value for name, value in vars(self).items() if name not in ("_begun", "_worker")}
+        self._staged = None  # goes on in another process
         return kept | {"_local_plan": SavePlan([]), "_ticket": None, "_staged_by": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -85,9 +85,12 @@ def _has_memory(tensor: torch.Tensor) -> bool:
     """Whether it shows strided memory; a subclass that wraps others may not, and a sparse tensor does not."""
     import torch
 
-    return tensor.is_meta or (
-        tensor.layout is torch.strided and (tensor.numel() == 0 or tensor.untyped_storage().data_ptr() != 0)
-    )
+    if tensor.layout is not torch.strided:
+        return False
+    try:
+        return tensor.is_meta or tensor.numel() == 0 or tensor.untyped_storage().data_ptr() != 0
+    except RuntimeError:  # there is no such memory to ask for
+        return False
 
 
 def _overlaps(tensor: torch.Tensor) -> bool:
