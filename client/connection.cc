@@ -1,5 +1,6 @@
 #include "client/connection.h"
 
+#include <grpc/grpc.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
 #include <grpcpp/support/channel_arguments.h>
@@ -43,6 +44,14 @@ void FreeALargeBlock() {
   }();
 }
 
+// The last channel's end would shut gRPC down, which may wait 10 s for a thread of its own that polls.
+void KeepGrpc() {
+  [[maybe_unused]] static const bool once = [] {
+    grpc_init();
+    return true;
+  }();
+}
+
 std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
   grpc::ChannelArguments args;
   args.SetInt(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, kMiB);  // the default of 16 KiB costs 10 to 20 % of the throughput
@@ -74,6 +83,7 @@ absl::StatusOr<std::shared_ptr<Connection>> Connection::Open(ConnectOptions opti
   if (!IsHostAndPort(options.address))
     return MakeError(absl::StatusCode::kInvalidArgument, "BAD_ADDRESS",
                      absl::StrCat("the server's address must be HOST:PORT, not ", options.address));
+  KeepGrpc();
   FreeALargeBlock();
   return std::make_shared<Connection>(std::move(options));
 }

@@ -41,9 +41,17 @@ void SaveChunks::SetDigest(std::uint64_t chunk, const Digest& digest) {
 const Digest& SaveChunks::ComputeDigest(std::uint64_t chunk) {
   if (!has_digest(chunk)) {
     SetDigest(chunk, Sha256(bytes(chunk)));
+    chunks_[chunk].known |= kHashed;
     fingerprint(chunk);  // while the bytes are in the cache: they will be remembered by it
   }
   return digest(chunk);
+}
+
+std::uint64_t SaveChunks::BytesOf(std::uint8_t known) const {
+  std::uint64_t total = 0;
+  for (std::uint64_t chunk = 0; chunk < chunks_.size(); ++chunk)
+    if ((chunks_[chunk].known & known) != 0) total += bytes(chunk).size();
+  return total;
 }
 
 void SaveChunks::MarkSent(std::uint64_t chunk) {

@@ -48,6 +48,10 @@ class SaveChunks {
   [[nodiscard]] bool sent(std::uint64_t chunk) const { return (chunks_[chunk].known & kSent) != 0; }
   [[nodiscard]] std::uint64_t sent_bytes() const { return sent_bytes_; }
 
+  // Bytes of the chunks whose fingerprint, and whose digest, was computed here.
+  [[nodiscard]] std::uint64_t fingerprinted_bytes() const { return BytesOf(kFingerprint); }
+  [[nodiscard]] std::uint64_t hashed_bytes() const { return BytesOf(kHashed); }
+
   // What the tensor's box is remembered by: the tensor's path, if the box is the whole.
   [[nodiscard]] std::string MemoryKey(std::uint64_t tensor, std::uint64_t box) const;
 
@@ -61,10 +65,13 @@ class SaveChunks {
   static constexpr std::uint8_t kFingerprint = 1;
   static constexpr std::uint8_t kDigest = 2;
   static constexpr std::uint8_t kSent = 4;
+  static constexpr std::uint8_t kHashed = 8;
   struct Chunk {
     ChunkId id;
     std::uint8_t known = 0;
   };
+
+  [[nodiscard]] std::uint64_t BytesOf(std::uint8_t known) const;
 
   const TensorSet& tensors_;
   const Limits limits_;

@@ -17,6 +17,9 @@ namespace {
 
 // See docs/adr/0010-http2-frames.md.
 constexpr int kFrameBytes = 1 << 20;
+// What a client may send ahead of what its stream has taken. gRPC's own estimate grows with the time that messages wait
+// here, to tens of MiB a stream when many send at once.
+constexpr int kWindowBytes = 4 << 20;
 // For reads that run when the server stops.
 constexpr std::chrono::milliseconds kReadGrace{1000};
 constexpr int kKeepaliveMs = 20'000;
@@ -62,6 +65,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &port);
   builder.RegisterService(out->service_.get());
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, kFrameBytes);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, kWindowBytes);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);

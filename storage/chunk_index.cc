@@ -149,7 +149,14 @@ absl::StatusOr<std::vector<std::optional<Promise>>> ChunkIndex::Pin(const Sessio
     }
     for (const PackId& pack : wanted) CKPT_RETURN_IF_ERROR(packs.Usable(pack).status());
     // Now that the packs are held nothing moves out of them: what the rows say now is true when the pins are there.
-    CKPT_ASSIGN_OR_RETURN(const auto rows, ReadRows(txn, session.domain, records));
+    std::vector<std::size_t> there;
+    std::vector<RecordName> again;
+    for (std::size_t i = 0; i < seen.size(); ++i) {
+      if (!seen[i].has_value()) continue;
+      there.push_back(i);
+      again.push_back(records[i]);
+    }
+    CKPT_ASSIGN_OR_RETURN(const auto rows, ReadRows(txn, session.domain, again));
     std::set<PackId> pin;
     for (std::size_t i = 0; i < rows.size(); ++i) {
       if (!rows[i].has_value()) continue;
@@ -160,7 +167,7 @@ absl::StatusOr<std::vector<std::optional<Promise>>> ChunkIndex::Pin(const Sessio
       const auto fingerprint = Fingerprint::From(rows[i]->fingerprint());
       if (!fingerprint.has_value())
         return MakeError(absl::StatusCode::kDataLoss, "CATALOG_DAMAGED", "a record's row has no fingerprint");
-      promises[i] = Promise{*fingerprint, rows[i]->raw_length()};
+      promises[there[i]] = Promise{*fingerprint, rows[i]->raw_length()};
       pin.insert(pack);
     }
     for (const PackId& pack : pin) CKPT_RETURN_IF_ERROR(PutPin(txn, session.id, pack));

@@ -16,8 +16,11 @@
 namespace ckpt::storage {
 namespace {
 
-// A batch on its way to disk. Large enough that a sync is cheap beside it.
+// A batch on its way to disk. Large enough that a sync is cheap beside it, and smaller where many streams have three
+// each: their payload in memory stays below kPayloadBytes, up to that many streams as have room for the smallest.
 constexpr std::uint64_t kBatchBytes = 8U << 20;
+constexpr std::uint64_t kSmallestBatch = 1U << 20;
+constexpr std::uint64_t kPayloadBytes = 96U << 20;
 constexpr std::size_t kBatchItems = 8192;
 
 absl::Status OutOfOrder(std::string_view what) {
@@ -111,6 +114,7 @@ SaveStream::SaveStream(Store& store, std::uint32_t chunk_size, BegunSession begu
       progress_(std::move(begun.progress)),
       tensors_(chunk_size, in_parts_ ? TensorIntake::Take::kBoxes : TensorIntake::Take::kWhole),
       manifest_(chunk_size, RecordSink()) {
+  store_.CountSaveStream(1);
   for (const v1::ProgressRow& row : progress_) {
     earlier_new_bytes_ += row.new_bytes();
     acked_earlier_ += static_cast<std::uint64_t>(row.chunks_size());
@@ -126,6 +130,7 @@ SaveStream::SaveStream(Store& store, std::uint32_t chunk_size, BegunSession begu
 }
 
 SaveStream::~SaveStream() {
+  store_.CountSaveStream(-1);
   writer_.reset();
   store_.sessions().End(session_.id);
 }
@@ -243,9 +248,14 @@ absl::Status SaveStream::AddItem(BatchItem item) {
   if (!again_) {
     if (item.payload.has_value()) pending_bytes_ += item.raw_length;
     pending_.push_back(std::move(item));
-    if (pending_bytes_ >= kBatchBytes || pending_.size() >= kBatchItems) CKPT_RETURN_IF_ERROR(Flush(true));
+    if (pending_bytes_ >= BatchBytes() || pending_.size() >= kBatchItems) CKPT_RETURN_IF_ERROR(Flush(true));
   }
   return finished ? manifest_.AddTensor(tensors_.tensor(), tensors_.size_bytes()) : absl::OkStatus();
+}
+
+std::uint64_t SaveStream::BatchBytes() const {
+  const std::uint64_t streams = static_cast<std::uint64_t>(std::max(1, store_.save_streams()));
+  return std::clamp(kPayloadBytes / 3 / streams, kSmallestBatch, kBatchBytes);
 }
 
 absl::Status SaveStream::AddRecord(RecordKind kind, const Digest& digest, std::string record) {
@@ -438,7 +448,11 @@ absl::StatusOr<v1::GetSaveResponse> GetSave(Store& store, const v1::GetSaveReque
   const std::string domain = request.domain().empty() ? "default" : request.domain();
   CKPT_RETURN_IF_ERROR(CheckDomain(domain));
   CKPT_RETURN_IF_ERROR(CheckAttemptKey(request.attempt_key()));
-  CKPT_ASSIGN_OR_RETURN(const SessionTable::Found found, store.sessions().Find(domain, request.attempt_key()));
+  CKPT_ASSIGN_OR_RETURN(SessionTable::Found found, store.sessions().Find(domain, request.attempt_key()));
+  // The last rank may have committed between the reads of the session and of its parts.
+  if (found.row.state() == v1::SessionRow::OPEN && found.waiting.empty()) {
+    CKPT_ASSIGN_OR_RETURN(found, store.sessions().Find(domain, request.attempt_key()));
+  }
   v1::GetSaveResponse outcome;
   switch (found.row.state()) {
     case v1::SessionRow::OPEN:

@@ -76,6 +76,7 @@ class SaveStream {
 
   void OnDurable(const std::vector<BatchItem>& items);
   absl::Status AddItem(BatchItem item);
+  [[nodiscard]] std::uint64_t BatchBytes() const;
   absl::Status AddRecord(RecordKind kind, const Digest& digest, std::string record);
   ManifestDraft::Sink RecordSink();
   absl::Status CheckState() const;

@@ -7,6 +7,7 @@
 //   DIR/reserve    disk space kept back for the catalog
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
@@ -77,6 +78,10 @@ class Store {
   ChunkIndex& chunks() { return chunks_; }
   SessionTable& sessions() { return sessions_; }
   PartTable& parts() { return parts_; }
+  // Streams that save now.
+  [[nodiscard]] int save_streams() const { return save_streams_; }
+  void CountSaveStream(int change) { save_streams_ += change; }
+
   // Held while parts are merged, which takes memory.
   Mutex& merging() { return merging_; }
   VersionTable& versions() { return *versions_; }
@@ -100,6 +105,7 @@ class Store {
   PartTable parts_;
   std::unique_ptr<VersionTable> versions_;
 
+  std::atomic<int> save_streams_ = 0;
   Mutex merging_;
 
   Mutex mutex_;

@@ -22,6 +22,8 @@ TEST_F(Incremental, WhatDidNotChangeIsCited) {
   const SaveResult changed = SaveOk(*client_, 3, state);
   EXPECT_EQ(changed.sent_bytes, kMiB);
   EXPECT_EQ(changed.cited_bytes, 11 * kMiB);
+  EXPECT_EQ(changed.fingerprinted_bytes, 12 * kMiB);
+  EXPECT_EQ(changed.hashed_bytes, 0U) << "digests are remembered, or the server's to compute";
   ExpectRestores(*client_, "run@3", state);
 }
 
@@ -35,6 +37,7 @@ TEST_F(Incremental, ANewProcessFindsWhatOthersStored) {
   const SaveResult saved = SaveOk(*other, 2, tuned);
   EXPECT_EQ(saved.sent_bytes, 5 * kMiB);
   EXPECT_EQ(saved.cited_bytes, 15 * kMiB);
+  EXPECT_EQ(saved.hashed_bytes, 20 * kMiB) << "some were there: so all are looked for";
   ExpectRestores(*other, "run@2", tuned);
 }
 

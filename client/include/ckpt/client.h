@@ -92,6 +92,11 @@ struct SaveResult {
   std::vector<std::uint32_t> waiting;
   std::uint64_t sent_bytes = 0;   // payload that crossed the wire
   std::uint64_t cited_bytes = 0;  // payload that the server had
+
+  // What the client did to find out: bytes that it fingerprinted (each that it sends, and each of a tensor that it
+  // remembers), and bytes that it hashed, of tensors that it does not remember and of which the server has some.
+  std::uint64_t fingerprinted_bytes = 0;
+  std::uint64_t hashed_bytes = 0;
 };
 
 // One save in progress. Not thread-safe. Destroying it before Commit abandons it: nothing becomes visible.
@@ -184,8 +189,8 @@ class Restore {
   // (BAD_SLICE).
   virtual absl::Status ReadSlices(std::span<const Slice> slices) = 0;
 
-  // Gives the server's stream back until the next read, which opens another one: a server serves so many at once. What is
-  // read then is the same version still.
+  // Gives the server's stream back until the next read, which opens another one: a server serves so many at once. What
+  // is read then is the same version still.
   virtual void Pause() = 0;
 
   // Bytes of payload that the server has sent so far.
