@@ -1,10 +1,17 @@
-// The product, doing what the floor does and more: `product ADDRESS RUN MIB` saves a state that the server has not
-// seen, saves it again as the next epoch, and restores it into memory. Prints the seconds of each, the bytes that the
-// second save stored, and the most memory, in KiB, that this process had beyond the state itself while it saved, and
-// while it restored.
+// The C++ library, doing what the floor does and more: a state of so many tensors of so many KiB is saved, or restored
+// into memory that is there already. When its memory is ready it says "ready" and waits for a line on its standard
+// input, so that many of them begin at once.
+//
+//   product save ADDRESS RUN TENSORS KIB TIMES    saves it as epochs 1, 2, … of the run
+//   product restore ADDRESS RUN TENSORS KIB       restores the run's latest, and compares
+//
+// Prints JSON: of each save, or of the restore, what it came to; and the most memory, in bytes, that the process had
+// meanwhile beyond the state.
 #include <chrono>
 #include <cstdio>
 #include <fstream>
+#include <iostream>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -16,24 +23,39 @@ namespace ckpt::bench {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+using Json = nlohmann::ordered_json;
 
 double SecondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-// The most memory that this process had since the last call of ResetPeak, and what it has now, in KiB.
-long MemoryKib(const std::string& what) {
+// A line of this process's status, in bytes.
+std::int64_t MemoryBytes(const std::string& what) {
   std::ifstream status("/proc/self/status");
   for (std::string line; std::getline(status, line);)
-    if (line.starts_with(what)) return std::stol(line.substr(what.size() + 1));
+    if (line.starts_with(what)) return std::stol(line.substr(what.size() + 1)) << 10;
   return 0;
 }
 
-void ResetPeak() { std::ofstream("/proc/self/clear_refs") << "5"; }
+// The most memory that the process takes from here on beyond what it has now.
+class PeakMemory {
+ public:
+  PeakMemory() { std::ofstream("/proc/self/clear_refs") << "5"; }  // VmHWM starts anew
+  [[nodiscard]] std::int64_t bytes() const { return MemoryBytes("VmHWM:") - before_; }
 
-absl::Status Measure(const std::string& address, const std::string& run, std::size_t mib) {
-  std::vector<std::string> data = MakeTensors(mib);
-  // Other bytes for each run, so that nothing is there already.
-  for (std::string& tensor : data)
-    for (std::size_t at = 0; at < tensor.size(); at += 4096) tensor.replace(at, run.size(), run);
+ private:
+  const std::int64_t before_ = MemoryBytes("VmRSS:");
+};
+
+void AwaitStart() {
+  std::puts("ready");
+  std::fflush(stdout);
+  std::string line;
+  CKPT_CHECK(std::getline(std::cin, line).good());
+}
+
+absl::StatusOr<Json> SaveState(Client& client, const std::string& run, const StateShape& shape, int times) {
+  TensorMaker maker(run, shape.tensor_bytes);
+  std::vector<std::string> data;
+  for (std::size_t i = 0; i < shape.tensors; ++i) data.push_back(maker.Next());
   StateBuilder builder;
   builder.Dict().Key("model").OrderedDict();
   for (std::size_t i = 0; i < data.size(); ++i) {
@@ -44,49 +66,60 @@ absl::Status Measure(const std::string& address, const std::string& run, std::si
     builder.Key("weight" + std::to_string(i)).Tensor(tensor);
   }
   CKPT_ASSIGN_OR_RETURN(const State state, std::move(builder.End().Key("epoch").Int(1).End()).Build());
-  CKPT_ASSIGN_OR_RETURN(const auto client, Client::Connect({.address = address}));
-  double seconds[3];
-  long added_kib[2];
-  ResetPeak();
-  long before = MemoryKib("VmRSS:");
-  std::uint64_t new_bytes = 0;
-  for (const int epoch : {1, 2}) {
+  AwaitStart();
+  const PeakMemory memory;
+  Json saves = Json::array();
+  for (int epoch = 1; epoch <= times; ++epoch) {
     SaveOptions options;
     options.run = run;
     options.epoch = epoch;
     const auto start = Clock::now();
-    CKPT_ASSIGN_OR_RETURN(const SaveResult saved, client->SaveState(options, state));
-    seconds[epoch - 1] = SecondsSince(start);
-    new_bytes = saved.checkpoint.new_bytes();
+    CKPT_ASSIGN_OR_RETURN(const SaveResult saved, client.SaveState(options, state));
+    saves.push_back({{"seconds", SecondsSince(start)},
+                     {"sent_bytes", saved.sent_bytes},
+                     {"new_bytes", saved.checkpoint.new_bytes()}});
   }
-  added_kib[0] = MemoryKib("VmHWM:") - before;
-  std::vector<std::string> restored(data.size());
+  return Json{{"saves", saves}, {"memory_bytes", memory.bytes()}};
+}
+
+absl::StatusOr<Json> RestoreState(Client& client, const std::string& run, const StateShape& shape) {
+  std::vector<std::string> data(shape.tensors);
   std::vector<void*> buffers;
-  for (std::size_t i = 0; i < data.size(); ++i) {
-    restored[i].resize(data[i].size());
-    buffers.push_back(restored[i].data());
+  for (std::string& tensor : data) {
+    tensor.resize(shape.tensor_bytes);
+    buffers.push_back(tensor.data());
   }
-  ResetPeak();
-  before = MemoryKib("VmRSS:");
+  AwaitStart();
+  const PeakMemory memory;
   const auto start = Clock::now();
-  CKPT_ASSIGN_OR_RETURN(const auto restore, client->OpenRestore({.reference = run + ":latest"}));
+  CKPT_ASSIGN_OR_RETURN(const auto restore, client.OpenRestore({.reference = run + ":latest"}));
   CKPT_RETURN_IF_ERROR(restore->ReadInto(buffers));
-  seconds[2] = SecondsSince(start);
-  added_kib[1] = MemoryKib("VmHWM:") - before;
-  CKPT_CHECK(restored == data);
-  std::printf("%.6f %.6f %.6f %llu %ld %ld\n", seconds[0], seconds[1], seconds[2],
-              static_cast<unsigned long long>(new_bytes), added_kib[0], added_kib[1]);
+  Json out = {{"seconds", SecondsSince(start)}, {"memory_bytes", memory.bytes()}};
+  TensorMaker maker(run, shape.tensor_bytes);
+  for (const std::string& tensor : data) CKPT_CHECK(tensor == maker.Next());
+  return out;
+}
+
+absl::Status Run(const std::vector<std::string>& words) {
+  const StateShape shape{std::stoul(words[3]), std::stoul(words[4]) << 10};
+  CKPT_ASSIGN_OR_RETURN(const auto client, Client::Connect({.address = words[1]}));
+  CKPT_ASSIGN_OR_RETURN(const Json out, words[0] == "save" ? SaveState(*client, words[2], shape, std::stoi(words[5]))
+                                                           : RestoreState(*client, words[2], shape));
+  std::puts(out.dump().c_str());
+  std::fflush(stdout);
   return absl::OkStatus();
 }
 
 }  // namespace
 }  // namespace ckpt::bench
 
-int main(int argc, char** argv) {
-  if (argc != 4) {
-    std::fprintf(stderr, "usage: product ADDRESS RUN MIB\n");
+int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape): it may end as it likes
+  const std::vector<std::string> words(argv + 1, argv + argc);
+  if ((words.size() != 6 || words[0] != "save") && (words.size() != 5 || words[0] != "restore")) {
+    std::fprintf(stderr,
+                 "usage: product save ADDRESS RUN TENSORS KIB TIMES | product restore ADDRESS RUN TENSORS KIB\n");
     return 2;
   }
-  CKPT_CHECK_OK(ckpt::bench::Measure(argv[1], argv[2], std::stoul(argv[3])));
+  CKPT_CHECK_OK(ckpt::bench::Run(words));
   return 0;
 }

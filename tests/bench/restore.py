@@ -1,0 +1,73 @@
+"""Restores into live tensors: the floor, the C++ library, torch.load (also cold), the Python client."""
+
+import ckptd
+
+import page_cache
+import trainer
+from measure import Result, alternate, at_least, timed
+from programs import Ckptd, Product, floor_client, floor_server, tensors_of
+
+STREAMS = {"floor, one stream": 1, "floor, two streams": 2}
+
+
+def measure(setting):
+    result = Result("A restore into live tensors")
+    training = trainer.Trainer(setting.gib)
+    file = setting.folder / "state.pth"
+    trainer.save_file(training.state(), file)
+    with Ckptd(setting.folder) as server:
+        client = ckptd.Client(server.address)
+        client.save("bench", training.state(), epoch=1)
+        Product("save", server.address, "library", *tensors_of(setting.mib), 1)()
+
+        def floor(streams):
+            with floor_server(setting.folder) as address:
+                floor_client("save", address, setting.mib, streams)
+                return floor_client("restore", address, setting.mib, streams)
+
+        def load(**options):
+            training.train()
+            return timed(lambda: trainer.load_file_into(training, file, **options))
+
+        def restore():
+            training.train()
+            return timed(lambda: client.restore_into("bench:latest", training.state()))
+
+        def same():
+            client.restore_into("bench:latest", training.state())
+            return timed(lambda: client.restore_into("bench:latest", training.state()))
+
+        def tenth():
+            client.restore_into("bench:latest", training.state())
+            training.change_tenth()
+            return timed(lambda: client.restore_into("bench:latest", training.state()))
+
+        def cold(side, path):
+            page_cache.drop(path)
+            return side()
+
+        sides = {name: lambda streams=streams: floor(streams) for name, streams in STREAMS.items()}
+        sides |= {
+            "library": lambda: Product("restore", server.address, "library", *tensors_of(setting.mib))()["seconds"],
+            "torch.load + load_state_dict": load,
+            "torch.load(mmap) + load_state_dict": lambda: load(mmap=True),
+            "restore_into": restore,
+            "restore_into, nothing differs": same,
+            "restore_into, 10 % of the tensors differ": tenth,
+        }
+        result.note("after torch.load(mmap) the optimizer's moments lie in the file and are read when they are used")
+        if page_cache.is_memory(setting.folder):
+            result.note("the folder is memory: nothing can be read from a cold cache")
+        else:
+            result.note(page_cache.HOW)
+            sides |= {
+                "torch.load + load_state_dict, cold": lambda: cold(load, file),
+                "restore_into, cold": lambda: cold(restore, server.store),
+            }
+        alternate(result, setting.rounds, sides)
+    result.least("floor, the faster", STREAMS)
+    result.ratio("throughput: library / floor", "floor, the faster", "library", at_least(0.8))
+    result.ratio("throughput: restore_into / floor", "floor, the faster", "restore_into", at_least(0.8))
+    result.ratio("time: restore_into / torch.load + load_state_dict", "restore_into", "torch.load + load_state_dict")
+    result.ratio("time: restore_into / the same, cold", "restore_into, cold", "torch.load + load_state_dict, cold")
+    return result

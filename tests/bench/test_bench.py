@@ -1,0 +1,129 @@
+"""The suite still measures: its cheapest subjects at a tiny size, whose figures say nothing."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import report
+from measure import Result, alternate, at_least, at_most
+
+BENCH = Path(__file__).with_name("bench.py")
+SIZE = ("--size", "0.015625", "--rounds", "1")  # 16 MiB
+EXPECTED = {
+    "save": {
+        "figures": {"floor, one stream", "floor, two streams", "library", "torch.save + fsync", "client.save"},
+        "ratios": {"throughput: library / floor", "time: client.save / torch.save + fsync"},
+    },
+    "copies": {"figures": {"save: server", "restore: client", "floor, restore: client"}, "ratios": set()},
+}
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    """Where the results are."""
+    folder, scratch = tmp_path_factory.mktemp("out"), tmp_path_factory.mktemp("dir")
+    done = subprocess.run(
+        [sys.executable, BENCH, *EXPECTED, *SIZE, "--dir", scratch, "--out", folder], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    for word in (
+        "1 round, alternating",
+        "Goals",
+        "library",
+        "missed",
+    ):  # a restore's copy into the tensors is one too many
+        assert word in done.stdout
+    assert os.listdir(scratch) == []
+    return folder
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_leaves_json(out, name):
+    result = json.loads((out / f"{name}.json").read_text())
+    for part, names in EXPECTED[name].items():
+        assert names <= result[part].keys()
+    for figure in (*result["figures"].values(), *result["ratios"].values()):
+        assert figure["min"] <= figure["median"] <= figure["max"]
+        assert len(figure["values"]) == 1
+    assert {"size_gib", "rounds", "cores", "processor", "file_system", "commit", "date"} <= result["setting"].keys()
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+@pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="matplotlib is installed by ./dev bench")
+def test_leaves_a_plot(out, name):
+    assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_lists_what_there_is():
+    done = subprocess.run([sys.executable, BENCH, "--list"], capture_output=True, text=True, check=True)
+    assert {line.split()[0] for line in done.stdout.splitlines()} >= {
+        *EXPECTED,
+        "peers",
+        "stored",
+        "index",
+        "trainers",
+        "memory",
+        "pytorch",
+    }
+
+
+def test_sides_take_turns():
+    """Each once a round, in the other order every second round; the first round does not count."""
+    called, result = [], Result("turns")
+
+    def side(name, seconds):
+        def work():
+            called.append(name)
+            result.add(f"{name}: more", len(called), "")
+            return seconds
+
+        return work
+
+    alternate(result, 2, {"a": side("a", 1.0), "b": side("b", 2.0)})
+    assert called == ["b", "a", "a", "b", "b", "a"]
+    assert {name: figure.values for name, figure in result.figures.items()} == {
+        "a": [1.0, 1.0], "a: more": [3, 6], "b": [2.0, 2.0], "b: more": [4, 5]}  # fmt: skip
+
+
+def test_ratios_go_round_by_round():
+    result = Result("ratios")
+    for a, b, c in ((1.0, 4.0, 8.0), (2.0, 2.0, 1.0), (3.0, 9.0, 9.0)):
+        for name, value in (("a", a), ("b", b), ("c", c)):
+            result.add(name, value)
+    result.ratio("a / b", "a", "b", at_most(0.5))
+    result.least("b or c", ["b", "c"])
+    result.ratio("least of b and c / a", "b or c", "a", at_least(4))
+    result.ratio("of what was not measured", "a", "missing")
+    assert {name: figure.values for name, figure in result.ratios.items()} == {
+        "a / b": [1 / 4, 1.0, 1 / 3], "least of b and c / a": [4.0, 0.5, 3.0]}  # fmt: skip
+    assert [figure.as_json()["met"] for figure in result.ratios.values()] == [True, False]
+
+
+def test_fills_a_page(tmp_path):
+    """What was measured is replaced, the rest stays."""
+    result = Result("A title")
+    result.add("a side", 1.5)
+    result.add("memory", 300, "MiB", at_most(256))
+    result.note("a note")
+    setting = {"size_gib": 1, "rounds": 5, "cores": 2, "processor": "p", "file_system": "ext4"}
+    setting |= {"commit": "c", "date": "2026-01-01T00:00:00"}
+    results = {"save": {"setting": setting, **result.as_json()}}
+    page = tmp_path / "page.md"
+    old = "before\n<!-- bench {0} -->\nold {0}\n<!-- end -->\nafter\n"
+    page.write_text("before\n<!-- bench goals -->\n<!-- end -->\nafter\n" + old.format("save") + old.format("other"))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/save.png").write_text("a picture")
+    report.fill(page, results, tmp_path / "out")
+    text = page.read_text()
+    assert "old save" not in text
+    assert old.format("other") in text
+    assert text.count("before") == text.count("after") == text.count("<!-- end -->") == 3
+    assert "| save: memory, MiB | 300 | 300 | 300 | ≤ 256: missed |\n<!-- end -->" in text
+    assert "| a side, s | 1.500 | 1.500 | 1.500 |  |" in text
+    assert "A note." in text and "![A title](plots/save.png)" in text
+    assert (tmp_path / "plots/save.png").read_text() == "a picture"
