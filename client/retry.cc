@@ -8,6 +8,11 @@
 #include "client/interrupts.h"
 
 namespace ckpt::client {
+namespace {
+
+constexpr int kWhileFull = 10;
+
+}  // namespace
 
 std::optional<Backoff::Millis> Backoff::Next(Clock::time_point now) {
   const auto left = std::chrono::duration_cast<Millis>(last_progress_ + retry_for_ - now);
@@ -22,11 +27,14 @@ std::optional<Backoff::Millis> Backoff::Next(Clock::time_point now) {
 absl::Status Retry(Backoff& backoff, const ConnectOptions& connect, const std::function<absl::Status()>& call) {
   Interrupts interrupts(connect.interrupted);
   bool was_silent = false;
+  const auto begun = Backoff::Clock::now();
   for (;;) {
     absl::Status status = call();
     if (!absl::IsUnavailable(status) && ReasonOf(status) != "CONFLICT") return status;
     if (ReasonOf(status) == "SERVER_SILENT" && !std::exchange(was_silent, true))
       backoff.Progress(Backoff::Clock::now());
+    if (ReasonOf(status) == "TOO_MANY_STREAMS" && Backoff::Clock::now() - begun < kWhileFull * connect.retry_for)
+      backoff.Answered(Backoff::Clock::now());
     if (const auto wait = backoff.Next(Backoff::Clock::now()); wait.has_value()) {
       CKPT_RETURN_IF_ERROR(interrupts.Sleep(*wait));
       continue;

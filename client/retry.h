@@ -25,6 +25,9 @@ class Backoff {
     ceiling_ = kFirst;
   }
 
+  // The server answered, though not with what was wanted: it is not time to give up.
+  void Answered(Clock::time_point now) { last_progress_ = now; }
+
   // How long to wait before the next attempt; nullopt when it is time to give up.
   std::optional<Millis> Next(Clock::time_point now);
 
@@ -40,7 +43,8 @@ class Backoff {
 
 // Makes a call of the server at `connect`'s address, again and again while it fails with Unavailable, or because
 // transactions of the server were in each other's way (CONFLICT), until the back-off gives up or the caller interrupts.
-// A first call that the server leaves without an answer uses up none of the back-off's time.
+// A first call that the server leaves without an answer uses up none of the back-off's time, and a server that serves as
+// many as it can is waited for ten times as long: others of one save may be what fills it.
 absl::Status Retry(Backoff& backoff, const ConnectOptions& connect, const std::function<absl::Status()>& call);
 
 }  // namespace ckpt::client

@@ -65,6 +65,17 @@ TEST(Retry, SaysWhereItLookedWhenItGivesUp) {
   EXPECT_EQ(Retry(backoff, kConnect, [&] { return busy; }), busy);
 }
 
+TEST(Retry, WaitsLongerForAServerThatIsFull) {
+  const ConnectOptions connect{.address = "host:1", .retry_for = milliseconds(60)};
+  const absl::Status full = MakeError(absl::StatusCode::kUnavailable, "TOO_MANY_STREAMS", "full");
+  const auto begun = Backoff::Clock::now();
+  Backoff backoff(connect.retry_for, begun);
+  const auto until_room = [&] { return Backoff::Clock::now() - begun < milliseconds(200) ? full : absl::OkStatus(); };
+  EXPECT_TRUE(Retry(backoff, connect, until_room).ok());
+  Backoff again(connect.retry_for, Backoff::Clock::now());
+  EXPECT_EQ(Retry(again, connect, [&] { return full; }), full) << "and not for ever";
+}
+
 TEST(Retry, EndsWhenTheCallerInterrupts) {
   Backoff backoff(seconds(3600), Backoff::Clock::now());
   int asked = 0;

@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -151,6 +152,19 @@ def what_a_user_does_wrong():
             raise AssertionError("a DTensor was taken for a tensor")
         except ckptd.InvalidState as error:
             assert "ckptd.dcp" in str(error)
+
+    # Nor for one in the background before it saves by itself; and whoever resets may be another thread.
+    writer.reset("mixed@1", metrics={"epoch": 1.0})
+    thread = threading.Thread(target=lambda: futures.append(dcp.async_save({"w": w + 1}, storage_writer=writer, process_group=groups[0])))
+    thread.start()
+    thread.join()
+    writer.reset("mixed@2", metrics={"epoch": 2.0})
+    dcp.save({"w": w + 2}, storage_writer=writer)
+    futures[-1].result()
+    dist.barrier()
+    for epoch in (1, 2):
+        found = ckptd.connect().checkpoint(f"mixed@{epoch}")
+        assert found.metrics["epoch"] == epoch and ckptd.load(found.reference)["w"][0] == w[0] + epoch
 
     # What fails before it begins says nothing of the next save.
     writer = ckptd.dcp.StorageWriter("stale@1", metrics={"loss": 1.0})

@@ -16,7 +16,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from conftest import BIN
 from same_state import assert_same
-from server import Ctl
+from server import Ctl, Server
 
 SCRIPT = Path(__file__).with_name("dcp_ranks.py")
 
@@ -110,6 +110,12 @@ def test_one_that_is_killed_leaves_nothing_visible(ranks, client):
     codes = ranks.run(2, "one_is_killed")
     assert codes == [1, -9] and time.monotonic() - begin < 60
     assert "killed" not in [run.name for run in client.runs()]
+
+
+def test_ranks_wait_for_a_server_that_serves_fewer_at_once(tmp_path):
+    with Server(BIN / "ckptd", tmp_path / "store", tmp_path / "ckptd.log", words=["--max-streams", "2"]) as server:
+        ranks = Ranks(server, tmp_path)
+        assert ranks.run(4, "fsdp_saves", "fsdp_loads") == [0] * 4
 
 
 def test_a_sharded_checkpoint_is_a_normal_one(four, client, server, tmp_path):

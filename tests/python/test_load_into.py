@@ -311,6 +311,18 @@ class TestWithoutNames:
                 client.load_into(reference, model=live, optimizer=fresh, match=match)
         assert not fresh.state
 
+    def test_where_the_optimizer_has_others_or_another_order_it_is_refused(self, client):
+        model = Net()
+        optimizer = adam(model)
+        train(model, optimizer)
+        reference = self.save(client, "unnamed-order", model, optimizer)
+        live = Net()
+        first, *rest = live.parameters()
+        for parameters, why in (([*rest, first], "another order than the model"), (rest, "just the model's parameters")):
+            with pytest.raises(ckptd.OptimizerMismatch) as caught:
+                client.load_into(reference, model=live, optimizer=torch.optim.Adam(parameters))
+            assert why in str(caught.value) or "other sizes" in str(caught.value) or "at position" in str(caught.value)
+
     @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adafactor])
     def test_where_there_are_none_it_is_refused(self, client, kind):
         model = Net()

@@ -114,9 +114,14 @@ class OpenCheckpoint:
         """A fresh optimizer has no state: loading into its state_dict would take the groups and lose all moments."""
         for groups in {found[0] for found in map(_PARAM_GROUPS.match, wanted) if found is not None}:
             state = groups.removesuffix("param_groups") + "state."
-            if any(key.startswith(state) for key in self._flat) and not any(key.startswith(state) for key in wanted):
+            saved, live = (
+                [key[len(state) :].split(".") for key in keys if key.startswith(state)] for keys in (self._flat, wanted)
+            )
+            # By position all must be there; by name, which may begin with a number too, some may be left out.
+            by_position = all(len(key) == 2 and key[0].isdigit() for key in saved)
+            if saved and (not live or (by_position and not {key[0] for key in saved} <= {key[0] for key in live})):
                 raise InvalidState(
-                    f"{self.reference} has states beside {groups}, and the state that is loaded into has none: they "
+                    f"{self.reference} has states beside {groups} that the state that is loaded into has not: they "
                     "would be lost; load into what get_state_dict gives, which makes them, or use ckptd.load",
                     "OPTIMIZER_WITHOUT_STATE",
                 )

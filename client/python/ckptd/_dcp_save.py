@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
@@ -110,7 +111,9 @@ class StorageWriter(storage.StorageWriter, AsyncStager):
         """
         if checkpoint_id is None:
             return
-        is_torch = self._bind()  # which says again, in the thread of a save that was staged, what async_save was told
+        # torch says again, in the thread of a save that was staged, what async_save was told.
+        caller = sys._getframe(1).f_globals.get("__name__", "")
+        is_torch = caller.startswith("torch.distributed.checkpoint.") and self._bind()
         reference = os.fspath(checkpoint_id)
         found = _RUN_AND_EPOCH.fullmatch(reference)
         if found is None:
@@ -145,7 +148,11 @@ class StorageWriter(storage.StorageWriter, AsyncStager):
 
     def _bind(self) -> bool:
         """Whether this is the thread in which torch makes the save that was staged."""
-        if self._staged is None or threading.get_ident() == self._staged_by:
+        thread = threading.current_thread()
+        is_callers = self._staged_by is not None and (
+            thread.ident == self._staged_by or thread is threading.main_thread()
+        )
+        if self._staged is None or is_callers:
             return False
         self._worker = threading.current_thread()
         self._begun.set()

@@ -179,6 +179,22 @@ def _dtype(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def _why_no_guess(saved: Mapping[str, Any], optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> str:
+    """Why positions in the optimizer say nothing of which parameter is which; "": nothing speaks against it."""
+    names = [plain_name(name) for name in model.state_dict()]
+    if [name for name in names if name in saved] != [name for name in saved if name in set(names)]:
+        return "its model has them in another order than here"
+    here = [id(parameter) for parameter in model.parameters()]
+    groups = [[id(parameter) for parameter in group["params"]] for group in optimizer.param_groups]
+    if {key for group in groups for key in group} != set(here):
+        return (
+            "the optimizer here does not have just the model's parameters, which may be others than those that it had"
+        )
+    if len(groups) == 1 and groups[0] != here:
+        return "the optimizer has them in another order than the model"
+    return ""
+
+
 class _OptimizerMatch:
     def __init__(
         self, plan: Plan, saved: Mapping[str, Any], optimizer: torch.optim.Optimizer, model: torch.nn.Module | None
@@ -193,10 +209,7 @@ class _OptimizerMatch:
         self.optimizer = optimizer
         self.live, _ = live_slots(optimizer, model)
         self.model_shapes = _shapes(saved.get("model"))
-        live_names = [plain_name(name) for name in model.state_dict()] if model is not None else []
-        self.is_model_reordered = [name for name in live_names if name in self.model_shapes] != [
-            name for name in self.model_shapes if name in set(live_names)
-        ]
+        self.no_guess = _why_no_guess(self.model_shapes, optimizer, model) if model is not None else ""
         self.is_lbfgs = any(base.__name__ == "LBFGS" for base in type(optimizer).__mro__)
         self.has_other_shapes = self.is_lbfgs or any(b.__name__ == "Adafactor" for b in type(optimizer).__mro__)
         self.differences = Differences()
@@ -295,8 +308,8 @@ class _OptimizerMatch:
         if not seen:
             self.refuse("the checkpoint has no names of parameters, and no state with their shapes to go by")
             return None
-        if self.is_model_reordered:
-            self.refuse("the checkpoint has no names of parameters, and its model has them in another order than here")
+        if self.no_guess:
+            self.refuse(f"the checkpoint has no names of parameters, and {self.no_guess}")
             return None
         return pairs
 
