@@ -65,10 +65,9 @@ class PartReader {
 
 absl::StatusOr<StateMerge::Merged> MergeParts(Store& store, const v1::SessionRow& session, const Parts& parts,
                                               const std::function<void()>& at_work) {
-  const MutexLock lock(store.merging());
-  StateMerge merge;
+  const Store::MergeTurn turn(store, at_work);
+  StateMerge merge(kMaxMergedBytes, at_work);
   for (std::uint32_t rank = 0; rank < parts.size(); ++rank) {
-    at_work();
     CKPT_RETURN_IF_ERROR(PartReader(store, session, rank).MergeInto(*parts[rank], merge));
   }
   return std::move(merge).Finish();

@@ -402,6 +402,7 @@ absl::StatusOr<v1::GetSaveResponse> SaveStream::CommitPart(Metrics metrics) {
 absl::StatusOr<v1::Checkpoint> SaveStream::CommitParts(const Parts& parts) {
   CKPT_ASSIGN_OR_RETURN(const StateMerge::Merged merged, MergeParts(store_, row_, parts, on_work_));
   ManifestDraft manifest(chunk_size_, RecordSink());
+  on_work_();
   for (const v1::Tensor& tensor : merged.tensors) {
     CKPT_ASSIGN_OR_RETURN(const std::uint64_t size, SizeBytes(tensor));
     CKPT_RETURN_IF_ERROR(manifest.AddTensor(tensor, size));

@@ -14,6 +14,9 @@
 namespace ckpt::storage {
 namespace {
 
+// Nodes or tensors between two calls of at_work.
+constexpr std::uint64_t kAtWork = 1024;
+
 absl::Status Differ(const std::string& path, const std::string& what) {
   return MakeError(absl::StatusCode::kInvalidArgument, "RANKS_DIFFER",
                    absl::StrCat(path.empty() ? "the root of the state" : path, ": ", what,
@@ -89,7 +92,9 @@ absl::Status StateMerge::Add(std::uint32_t rank, std::vector<v1::Tensor> tensors
   Numbers numbers(std::move(tensors));
   StateWalk walk;
   std::vector<Frame> open;
+  std::uint64_t done = 0;
   for (v1::StateNode& node : nodes) {
+    if (done++ % kAtWork == 0) at_work_();
     CKPT_RETURN_IF_ERROR(walk.Next(node));
     const std::uint64_t children = node.child_count();
     const std::uint64_t attributes = node.attribute_count();
@@ -219,6 +224,7 @@ absl::StatusOr<StateMerge::Merged> StateMerge::Finish() && {
         v1::Tensor tensor = std::move(tensors_[node.tensor()]);
         tensor.set_path(walk.path());
         tensor.set_component(walk.component());
+        if (*number % kAtWork == 0) at_work_();
         CKPT_RETURN_IF_ERROR(TileBoxes(tensor));
         merged.tensors.push_back(std::move(tensor));
       }

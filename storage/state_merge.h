@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,7 +19,10 @@ namespace ckpt::storage {
 // that has it, then come those that only later ranks have. Not thread-safe. Memory: the merged state's description.
 class StateMerge {
  public:
-  explicit StateMerge(std::uint64_t max_bytes = kMaxMergedBytes) : max_bytes_(max_bytes) {}
+  // `at_work` is called now and then.
+  explicit StateMerge(
+      std::uint64_t max_bytes = kMaxMergedBytes, std::function<void()> at_work = [] {})
+      : max_bytes_(max_bytes), at_work_(std::move(at_work)) {}
 
   // Merges the next rank's state, as TensorIntake and StateWalk took it; an empty one adds nothing. InvalidArgument
   // RANKS_DIFFER, with the path, where it contradicts what is there; TOO_LARGE.
@@ -53,6 +57,7 @@ class StateMerge {
   absl::Status MergeTensor(std::uint64_t into, const v1::Tensor& tensor, const std::string& path);
 
   const std::uint64_t max_bytes_;
+  const std::function<void()> at_work_;
   std::vector<Node> nodes_;  // the root first
   // By parent and, in front of what names it there, whether it is a child or an attribute.
   absl::flat_hash_map<std::pair<std::uint32_t, std::string>, std::uint32_t> index_;

@@ -120,6 +120,21 @@ absl::Status Store::Recover() {
   return absl::OkStatus();
 }
 
+Store::MergeTurn::MergeTurn(Store& store, const std::function<void()>& at_work) : store_(store) {
+  const MutexLock lock(store_.merge_mutex_);
+  while (store_.is_merging_) {
+    store_.merged_.WaitFor(store_.merge_mutex_, std::chrono::seconds(1));
+    at_work();
+  }
+  store_.is_merging_ = true;
+}
+
+Store::MergeTurn::~MergeTurn() {
+  const MutexLock lock(store_.merge_mutex_);
+  store_.is_merging_ = false;
+  store_.merged_.NotifyAll();
+}
+
 absl::StatusOr<std::uint32_t> Store::OpenDomain(const std::string& domain) {
   std::uint32_t chunk_size = 0;
   CKPT_RETURN_IF_ERROR(engine_->Transact(KvEngine::Durability::kSync, [&](Transaction& txn) -> absl::Status {

@@ -11,6 +11,7 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -82,8 +83,18 @@ class Store {
   [[nodiscard]] int save_streams() const { return save_streams_; }
   void CountSaveStream(int change) { save_streams_ += change; }
 
-  // Held while parts are merged, which takes memory.
-  Mutex& merging() { return merging_; }
+  // A turn to merge parts, which takes memory: one at a time. `at_work` is called now and then while it is waited for.
+  class MergeTurn {
+   public:
+    MergeTurn(Store& store, const std::function<void()>& at_work);
+    ~MergeTurn();
+    MergeTurn(const MergeTurn&) = delete;
+    MergeTurn& operator=(const MergeTurn&) = delete;
+
+   private:
+    Store& store_;
+  };
+
   VersionTable& versions() { return *versions_; }
   DiskReserve& reserve() { return *reserve_; }
 
@@ -106,7 +117,10 @@ class Store {
   std::unique_ptr<VersionTable> versions_;
 
   std::atomic<int> save_streams_ = 0;
-  Mutex merging_;
+
+  Mutex merge_mutex_;
+  CondVar merged_;
+  bool is_merging_ CKPT_GUARDED_BY(merge_mutex_) = false;
 
   Mutex mutex_;
   CondVar wake_;
