@@ -166,6 +166,15 @@ def what_a_user_does_wrong():
         found = ckptd.connect().checkpoint(f"mixed@{epoch}")
         assert found.metrics["epoch"] == epoch and ckptd.load(found.reference)["w"][0] == w[0] + epoch
 
+    # A stager of torch's own tells the writer nothing.
+    stager = dcp.staging.DefaultStager(dcp.staging.StagingOptions(False, False, False, False))
+    try:
+        dcp.async_save({"w": w}, storage_writer=writer, process_group=groups[0], async_stager=stager).result()
+        raise AssertionError("it was saved")
+    except CheckpointException as error:
+        assert error.failures[RANK][0].reason == "NOT_STAGED"
+    dist.barrier()
+
     # What fails before it begins says nothing of the next save.
     writer = ckptd.dcp.StorageWriter("stale@1", metrics={"loss": 1.0})
     circle = {}

@@ -89,3 +89,16 @@ def test_a_failure_in_the_middle_says_that_the_state_is_torn(tmp_path):
             client.restore_into("torn@1", live)
         killer.join()
         server.process.wait()
+
+
+def test_memory_that_is_shared_only_here_is_a_difference(client):
+    client.save("apart", {"w": torch.arange(10.0), "v": torch.arange(5.0), "n": np.arange(4)}, epoch=1)
+    z = torch.zeros(10)
+    for v in (z[2:7], z[:5], z[5:]):
+        with pytest.raises(ckptd.InvalidState, match="shares memory with"):
+            client.restore_into("apart@1", {"w": z, "v": v, "n": np.zeros(4, int)})
+    assert not z.any()
+    client.save("together", {"w": z, "v": z[2:7]}, epoch=1)
+    live = torch.ones(10)
+    client.restore_into("together@1", {"w": live, "v": live[2:7]})
+    assert not live.any()

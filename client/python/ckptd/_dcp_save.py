@@ -49,7 +49,8 @@ class StorageWriter(storage.StorageWriter, AsyncStager):
         primary_metric: see ``Client.save``.
 
     Attributes:
-        checkpoint: what the last save made, on rank 0; ``sent_bytes`` counts what rank 0 sent. None before.
+        checkpoint: what the last save made, on rank 0; ``sent_bytes`` counts what rank 0 sent. None before, and when
+            another process saves (``AsyncCheckpointerType.PROCESS``).
         sent_bytes: bytes of tensors that this rank sent in its last save.
         cited_bytes: bytes of tensors that this rank had to send and the server had.
 
@@ -148,11 +149,8 @@ class StorageWriter(storage.StorageWriter, AsyncStager):
 
     def _bind(self) -> bool:
         """Whether this is the thread in which torch makes the save that was staged."""
-        thread = threading.current_thread()
-        is_callers = self._staged_by is not None and (
-            thread.ident == self._staged_by or thread is threading.main_thread()
-        )
-        if self._staged is None or is_callers:
+        # None: it was pickled for another process.
+        if self._staged is None or not (self._staged_by is None or _is_torchs_thread()):
             return False
         self._worker = threading.current_thread()
         self._begun.set()
@@ -169,8 +167,15 @@ class StorageWriter(storage.StorageWriter, AsyncStager):
 
     def storage_meta(self) -> None:
         """Called on all ranks, first."""
-        if not self._bind():
-            self._wait()
+        if self._bind():
+            return
+        if _is_torchs_thread():
+            raise InvalidState(
+                "async_save has not staged the state with this writer, so it cannot know which save this is: leave "
+                "async_stager out, the writer is one",
+                "NOT_STAGED",
+            )
+        self._wait()
 
     def set_up_storage_writer(self, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
         """Called on all ranks."""
@@ -261,12 +266,17 @@ class StorageWriter(storage.StorageWriter, AsyncStager):
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {name: value for name, value in vars(self).items() if name not in ("_begun", "_worker")}
-        self._staged = None  # goes on in another process
+        self._begun.set()  # it may go on in another process, which this one does not wait for
         return kept | {"_local_plan": SavePlan([]), "_ticket": None, "_staged_by": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._begun, self._worker = threading.Event(), None
+
+
+def _is_torchs_thread() -> bool:
+    """Whether async_save has started this thread."""
+    return threading.current_thread().name.startswith(("AsyncCheckpointExecutor", "ThreadPoolExecutor"))
 
 
 def _reference(what: _What | None) -> str:

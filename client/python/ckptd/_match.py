@@ -188,7 +188,8 @@ def _why_no_guess(saved: Mapping[str, Any], optimizer: torch.optim.Optimizer, mo
     groups = [[id(parameter) for parameter in group["params"]] for group in optimizer.param_groups]
     if {key for group in groups for key in group} != set(here):
         return (
-            "the optimizer here does not have just the model's parameters, which may be others than those that it had"
+            "the optimizer here does not have just the model's parameters, which may be others than it had (save what "
+            "ckptd.torch.capture makes, which has their names; or load the optimizer by itself, without the model)"
         )
     if len(groups) == 1 and groups[0] != here:
         return "the optimizer has them in another order than the model"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -73,12 +74,33 @@ def _match(restore: _native.Restore, tensors: list[StoredTensor], state: Any, co
             differences.append(f"{_text(path)}: is an array that cannot be written to")
         else:
             leaves.append(_Leaf(live[path], number, tensor, type_name))
+    differences += _shared_otherwise(leaves)
     if differences:
         lines = ["the state differs from the checkpoint; nothing was written:", *differences[:50]]
         if len(differences) > 50:
             lines.append(f"and {len(differences) - 50} more")
         raise InvalidState("\n  ".join(lines), "STATE_DIFFERS")
     return leaves
+
+
+def _shared_otherwise(leaves: list[_Leaf]) -> list[str]:
+    """Live tensors and arrays that share memory, though the checkpoint has them apart."""
+    spans = []
+    for leaf in leaves:
+        live = leaf.live
+        is_array = bool(leaf.type_name)
+        whole = (live.flags.c_contiguous or live.flags.f_contiguous) if is_array else live.is_contiguous()
+        size = live.nbytes
+        if whole and size and (is_array or live.is_cpu):
+            begin = live.ctypes.data if is_array else live.data_ptr()
+            base = leaf.number if leaf.stored.view_of is None else leaf.stored.view_of
+            spans.append((begin, begin + size, base, leaf.stored.path))
+    spans.sort()
+    return [
+        f"{second[3]}: shares memory with {first[3]} in the state, and not in the checkpoint"
+        for first, second in itertools.pairwise(spans)
+        if second[0] < first[1] and second[2] != first[2]
+    ]
 
 
 def _has_memory(tensor: torch.Tensor) -> bool:
