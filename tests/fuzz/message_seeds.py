@@ -106,6 +106,25 @@ def save_streams():
     yield save((6, message((1, node(SCALAR, value=message((1, 1)))))), (7, b""))
 
 
+    yield b"".join(part(rank, coordinated=False) for rank in (1, 0))
+    yield part(1, coordinated=True) + part(0, coordinated=True) + pieces(message((1, begin_of(2, True))), message((7, b"")))
+    yield part(0, coordinated=False) + part(0, coordinated=False)
+
+
+def begin_of(rank, coordinated):
+    return BEGIN + message((8, rank), (9, 2), (11, int(coordinated)))
+
+
+def part(rank, coordinated):
+    """One of two ranks: half of a large tensor, half of a small one, and a tree over both."""
+    large = tensor("model.w", "model", UINT8, [8192], (9, message((1, packed([rank * 4096])), (2, packed([4096])))))
+    small = tensor("model.b", "model", UINT8, [2, 3], (9, message((1, packed([rank, 0])), (2, packed([1, 3])), (5, b"123"))))
+    tree = [node(DICT, children=2), node(DICT, "model", children=2), node(TENSOR, "w", tensor=1), node(TENSOR, "b", tensor=0),
+            node(SCALAR, f"rank {rank}", value=message((3, 6)))]
+    return pieces(message((1, begin_of(rank, coordinated))), message((3, message((1, small), (1, large)))),
+                  message((4, message((1, CHUNK)))), message((6, message(*((1, n) for n in tree)))), message((7, b"")))
+
+
 def manifests():
     header = message((1, message((1, message((1, "run"), (2, 3), (13, 3))), (2, 4096))))
     parts = message((3, message((1, 0), *((2, t) for t in tensors(b"d" * 64, b"f" * 32)), (3, b"\x07"))))

@@ -1,10 +1,12 @@
 // A Save stream against a real store, as a hostile client sends it, and what then can be read. The input is
-// SaveRequests, each behind its length in two bytes, of which the first must be a begin.
+// SaveRequests, each behind its length in two bytes, of which the first must be a begin. If that is one of several
+// ranks', each further begin starts the stream of the rank that it names, in the same save.
 //
 // Two liberties, because random bytes seldom get far: the domain is a fresh one (one input must not depend on those
 // before), and a chunk of one byte stands for a whole chunk of that byte.
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -148,6 +150,21 @@ void Restore(Store& store, const std::string& domain, const v1::Checkpoint& chec
   }
 }
 
+// A save by several ranks, one after the other.
+void SaveRanks(Store& store, v1::SaveBegin begin, const std::vector<server::ReceivedSave>& messages) {
+  std::optional<v1::Checkpoint> committed;
+  for (auto first = messages.begin(); first != messages.end();) {
+    begin.set_rank(first->message.begin().rank());
+    const auto end = std::find_if(first + 1, messages.end(), [](const auto& m) { return m.message.has_begin(); });
+    const auto now = Save(store, begin, {first, end});
+    Require(!committed.has_value() || !now.has_value() || now->SerializeAsString() == committed->SerializeAsString(),
+            "a save makes one version");
+    if (now.has_value()) committed = now;
+    first = end;
+  }
+  if (committed.has_value()) Restore(store, begin.domain(), *committed);
+}
+
 }  // namespace
 
 int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
@@ -157,6 +174,10 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   v1::SaveBegin begin = messages[0].message.begin();
   if (begin.domain().empty() || CheckDomain(begin.domain()).ok()) begin.set_domain(absl::StrCat("d", ++number));
   Store& store = FreshStore();
+  if (begin.world_size() > 1 || begin.coordinated()) {
+    SaveRanks(store, begin, messages);
+    return 0;
+  }
   const auto committed = Save(store, begin, messages);
   if (!committed.has_value()) return 0;
   Restore(store, begin.domain(), *committed);
