@@ -20,7 +20,7 @@ namespace {
 // each: their payload in memory stays below kPayloadBytes, up to that many streams as have room for the smallest.
 constexpr std::uint64_t kBatchBytes = 8U << 20;
 constexpr std::uint64_t kSmallestBatch = 1U << 20;
-constexpr std::uint64_t kPayloadBytes = 96U << 20;
+constexpr std::uint64_t kPayloadBytes = 192U << 20;
 constexpr std::size_t kBatchItems = 8192;
 
 absl::Status OutOfOrder(std::string_view what) {
