@@ -16,15 +16,6 @@
 namespace ckpt::storage {
 namespace {
 
-bool Equal(const google::protobuf::RepeatedField<std::uint64_t>& a,
-           const google::protobuf::RepeatedField<std::uint64_t>& b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end());
-}
-
-bool SamePlace(const v1::Box& a, const v1::Box& b) {
-  return Equal(a.offset(), b.offset()) && Equal(a.shape(), b.shape());
-}
-
 // Copies a box of a tensor of a few bytes into its place.
 void Place(const v1::Box& box, const v1::Box& whole, std::uint32_t element, std::string& bytes) {
   const int dims = box.shape_size();
@@ -45,7 +36,7 @@ absl::Status TileBoxes(v1::Tensor& tensor) {
   std::sort(boxes.begin(), boxes.end(), IsBefore);
   int kept = 0;
   for (int i = 0; i < boxes.size(); ++i) {
-    if (kept != 0 && SamePlace(boxes[kept - 1], boxes[i])) {
+    if (kept != 0 && !IsBefore(boxes[kept - 1], boxes[i])) {  // of the same place, as they are sorted
       if (boxes[kept - 1].digests() != boxes[i].digests() || boxes[kept - 1].inline_data() != boxes[i].inline_data())
         return MakeError(absl::StatusCode::kInvalidArgument, "RANKS_DIFFER",
                          absl::StrCat("tensor ", PrintableUtf8(tensor.path()),

@@ -104,7 +104,7 @@ TEST_F(Merge, EqualLeavesMustBeEqual) {
 
 TEST_F(Merge, OneIsNotTrue) {
   Add({}, Dict({At("x", Value(Int(1)))}));
-  WhyNot({}, Dict({At("x", Value(Bool(true)))}));
+  EXPECT_THAT(WhyNot({}, Dict({At("x", Value(Bool(true)))})), HasSubstr("another value"));
 }
 
 TEST_F(Merge, ContainersMustBeOfOneType) {

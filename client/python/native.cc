@@ -353,8 +353,6 @@ class Restore {
     restore_->Pause();
   }
 
-  std::uint64_t FetchedBytes() const { return restore_->fetched_bytes(); }
-
   // Reads tensor i to address buffers[i]; 0 leaves it out.
   void ReadInto(const std::vector<std::uintptr_t>& buffers) {
     std::vector<void*> pointers;
@@ -515,7 +513,6 @@ NB_MODULE(_native, m) {
       .def("tensors", &Restore::Tensors)
       .def("boxes", &Restore::Boxes)
       .def("pause", &Restore::Pause)
-      .def("fetched_bytes", &Restore::FetchedBytes)
       .def("read_into", &Restore::ReadInto, nb::arg("buffers"))
       .def("read_slices", &Restore::ReadSlices, nb::arg("slices"));
 

@@ -275,14 +275,15 @@ def test_another_optimizer_is_refused(client, trained):
 class TestWithoutNames:
     """Checkpoints that ``capture`` did not make."""
 
-    def save(self, client, run, model, optimizer):
-        return client.save(run, {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 1}).reference
+    def save(self, client, run, make_optimizer=adam):
+        model = Net()
+        optimizer = make_optimizer(model)
+        train(model, optimizer)
+        saved = client.save(run, {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 1})
+        return saved.reference, model, optimizer
 
     def test_where_all_shapes_agree_it_is_a_guess(self, client):
-        model = Net()
-        optimizer = adam(model)
-        train(model, optimizer)
-        reference = self.save(client, "unnamed", model, optimizer)
+        reference, model, optimizer = self.save(client, "unnamed")
         live = Net()
         fresh = adam(live)
         report = client.load_into(reference, model=live, optimizer=fresh)
@@ -290,20 +291,14 @@ class TestWithoutNames:
         assert_same(moments(live, fresh), moments(model, optimizer))
 
     def test_where_they_do_not_it_is_refused(self, client):
-        model = Net()
-        optimizer = adam(model)
-        train(model, optimizer)
-        reference = self.save(client, "unnamed-other", model, optimizer)
+        reference, *_ = self.save(client, "unnamed-other")
         live = Net(("head", "first", "second"))
         for match in ("strict", "by_name"):
             with pytest.raises(ckptd.OptimizerMismatch, match=r"at position 0 a state of shape \[4, 4\] where head.weight"):
                 client.load_into(reference, model=live, optimizer=adam(live), match=match)
 
     def test_where_the_model_stands_in_another_order_it_is_refused(self, client):
-        model = Net()
-        optimizer = adam(model)
-        train(model, optimizer)
-        reference = self.save(client, "unnamed-swapped", model, optimizer)
+        reference, *_ = self.save(client, "unnamed-swapped")
         live = Net(("second", "first", "head"))  # of one shape: plain load_state_dict swaps their moments
         fresh = adam(live)
         for match in ("strict", "by_name"):
@@ -312,41 +307,36 @@ class TestWithoutNames:
         assert not fresh.state
 
     def test_where_the_optimizer_has_others_or_another_order_it_is_refused(self, client):
-        model = Net()
-        optimizer = adam(model)
-        train(model, optimizer)
-        reference = self.save(client, "unnamed-order", model, optimizer)
+        reference, *_ = self.save(client, "unnamed-order")
         live = Net()
-        first, *rest = live.parameters()
-        for parameters, why in (([*rest, first], "another order than the model"), (rest, "just the model's parameters")):
-            with pytest.raises(ckptd.OptimizerMismatch) as caught:
-                client.load_into(reference, model=live, optimizer=torch.optim.Adam(parameters))
-            assert why in str(caught.value) or "other sizes" in str(caught.value) or "at position" in str(caught.value)
+        of_first, of_second, of_head = (list(getattr(live, name).parameters()) for name in ("first", "second", "head"))
+        for parameters, why in (
+            ([*of_second, *of_first, *of_head], "the optimizer has them in another order than the model"),
+            ([*of_first[::-1], *of_second, *of_head], r"at position 0 a state of shape \[4, 4\] where first.bias here has \[4\]"),
+            ([*of_first, *of_second], "its groups have other sizes"),
+            ([*of_first, *of_second, *Net().head.parameters()], "does not have just the model's parameters"),
+        ):
+            with pytest.raises(ckptd.OptimizerMismatch, match=why):
+                client.load_into(reference, model=live, optimizer=torch.optim.AdamW(parameters))
 
     @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adafactor])
     def test_where_there_are_none_it_is_refused(self, client, kind):
-        model = Net()
-        optimizer = kind(model.parameters(), lr=0.01)
-        train(model, optimizer)
-        reference = self.save(client, f"unnamed-{kind.__name__}", model, optimizer)
+        def make_optimizer(model):
+            return kind(model.parameters(), lr=0.01)
+
+        reference, *_ = self.save(client, f"unnamed-{kind.__name__}", make_optimizer)
         live = Net()
         with pytest.raises(ckptd.OptimizerMismatch, match="the checkpoint has no names"):
-            client.load_into(reference, model=live, optimizer=kind(live.parameters(), lr=0.01))
+            client.load_into(reference, model=live, optimizer=make_optimizer(live))
 
     def test_another_optimizer_is_seen_by_its_hyperparameters(self, client):
-        model = Net()
-        optimizer = adam(model)
-        train(model, optimizer)
-        reference = self.save(client, "unnamed-class", model, optimizer)
+        reference, *_ = self.save(client, "unnamed-class")
         live = Net()
         with pytest.raises(ckptd.OptimizerMismatch, match="looks like none of torch.optim.sgd.SGD: it has no dampening, momentum"):
             client.load_into(reference, model=live, optimizer=torch.optim.SGD(live.parameters()), match="by_name")
 
     def test_the_optimizers_own_names_do(self, client):
-        model = Net()
-        optimizer = torch.optim.AdamW(model.named_parameters())
-        train(model, optimizer)
-        reference = self.save(client, "own-names", model, optimizer)
+        reference, model, optimizer = self.save(client, "own-names", lambda net: torch.optim.AdamW(net.named_parameters()))
         live = Net(("second", "first", "head"))
         fresh = torch.optim.AdamW(live.named_parameters())
         report = client.load_into(reference, model=live, optimizer=fresh, match="by_name")

@@ -204,9 +204,8 @@ class StorageWriter(storage.StorageWriter, AsyncStager):
         """Called on all ranks: sends what this rank has to. When it returns that is durable, and not yet visible."""
         ticket = self._ticket_of(plan)
         local = self._local_plan
-        if not local.usable and isinstance(
-            planner, DefaultSavePlanner
-        ):  # the planner has found that it is the last one again
+        # The planner has found that it is the last one again.
+        if not local.usable and isinstance(planner, DefaultSavePlanner):
             local = planner._cached_save_plan.get(planner._cached_plans_key, local)
         planned = {item.index.fqn: item.tensor_data for item in local.items if item.tensor_data is not None}
         source = source_of(planner, plan)
