@@ -1,8 +1,8 @@
 #include "storage/failing_disk_fixture.h"
 
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <sys/statvfs.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -26,6 +26,7 @@ struct Disk {
   std::string part;
   std::map<std::string, int, std::less<>> errors;
   std::size_t limit = kUnlimited;
+  bool refuse_direct = false;
   std::optional<std::uint64_t> free_bytes;
   std::vector<std::string> calls;
 };
@@ -49,6 +50,7 @@ std::string PathOf(int fd) {
 struct Order {
   int error = 0;
   std::size_t limit = kUnlimited;
+  bool refuse_direct = false;
 };
 Order OrderFor(std::string_view call, int fd) {
   const MutexLock lock(DiskMutex());
@@ -58,7 +60,7 @@ Order OrderFor(std::string_view call, int fd) {
   if (path.find(disk->part) == path.npos) return {};
   disk->calls.push_back(std::string(call) + " " + path);
   const auto error = disk->errors.find(call);
-  return {error == disk->errors.end() ? 0 : error->second, disk->limit};
+  return {error == disk->errors.end() ? 0 : error->second, disk->limit, disk->refuse_direct};
 }
 
 std::optional<std::uint64_t> FakeFreeBytes() {
@@ -85,6 +87,10 @@ void FailingDisk::Fail(std::string_view call, int error) {
 void FailingDisk::LimitBytes(std::size_t bytes) {
   const MutexLock lock(DiskMutex());
   TheDisk()->limit = bytes;
+}
+void FailingDisk::RefuseDirect() {
+  const MutexLock lock(DiskMutex());
+  TheDisk()->refuse_direct = true;
 }
 void FailingDisk::SetFreeBytes(std::uint64_t bytes) {
   const MutexLock lock(DiskMutex());
@@ -123,13 +129,11 @@ int fdatasync(int fd) {
   return order.error != 0 ? Fails(order.error) : real(fd);
 }
 
-ssize_t pwritev(int fd, const iovec* parts, int count, off_t offset) {
-  static auto* const real = Real<ssize_t(int, const iovec*, int, off_t)>("pwritev");
-  const Order order = OrderFor("pwritev", fd);
-  if (order.error != 0) return Fails(order.error);
-  if (count == 0 || order.limit == kUnlimited) return real(fd, parts, count, offset);
-  const iovec first = {parts[0].iov_base, std::min(parts[0].iov_len, order.limit)};
-  return real(fd, &first, 1, offset);
+ssize_t pwrite(int fd, const void* data, size_t size, off_t offset) {
+  static auto* const real = Real<ssize_t(int, const void*, size_t, off_t)>("pwrite");
+  const Order order = OrderFor("pwrite", fd);
+  if (order.refuse_direct && (fcntl(fd, F_GETFL) & O_DIRECT) != 0) return Fails(EINVAL);
+  return order.error != 0 ? Fails(order.error) : real(fd, data, std::min(size, order.limit), offset);
 }
 
 ssize_t pread(int fd, void* out, size_t size, off_t offset) {

@@ -18,11 +18,14 @@ class FailingDisk {
   FailingDisk(const FailingDisk&) = delete;
   FailingDisk& operator=(const FailingDisk&) = delete;
 
-  // From now on "fsync", "fdatasync", "pwritev", "pread" or "posix_fallocate" fails with this errno; 0: no more.
+  // From now on "fsync", "fdatasync", "pwrite", "pread" or "posix_fallocate" fails with this errno; 0: no more.
   void Fail(std::string_view call, int error);
 
-  // pwritev and pread take at most so many bytes at once.
+  // pwrite and pread take at most so many bytes at once.
   void LimitBytes(std::size_t bytes);
+
+  // pwrite refuses files that are open for direct I/O, as it does where the disk's blocks are larger.
+  void RefuseDirect();
 
   // What statvfs says is free, for any path.
   void SetFreeBytes(std::uint64_t bytes);

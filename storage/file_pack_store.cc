@@ -2,16 +2,14 @@
 //   1. a new pack's row                       PackRegistry::Announce
 //   2. its file, exclusively; its header
 //   3. fsync of the domain's folder, and of the root
-//   4. the records, one after the other       pwritev
+//   4. the records, one after the other       pwrite, of whole blocks
 //   5. fdatasync of the file
 // The folders above the root are made and synced when the store is opened.
 // A file that failed to be written or synced is never written again: what the kernel dropped cannot be known.
 #include "storage/file_pack_store.h"
 
 #include <fcntl.h>
-#include <limits.h>
 #include <spdlog/spdlog.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -33,29 +31,12 @@ namespace ckpt::storage {
 namespace {
 
 constexpr std::size_t kMaxReadFiles = 128;
+// That are kept for the next write.
+constexpr std::size_t kMaxBuffers = 8;
 // Of a pack that is not sealed yet: a reference's bitmap has a bit for each.
 constexpr std::uint32_t kMaxRecords = 16384;
 constexpr std::uint64_t kMaxOffset = std::uint64_t{1} << 62;  // far beyond any file, far below the end of off_t
 constexpr char kEnding[] = ".pack";
-
-// Writes all of it, whatever each call takes. Changes the vectors.
-int WriteAll(int fd, std::vector<iovec>& parts, std::uint64_t offset) {
-  std::size_t first = 0;
-  while (first < parts.size()) {
-    const auto count = static_cast<int>(std::min<std::size_t>(parts.size() - first, IOV_MAX));
-    const ssize_t written = pwritev(fd, parts.data() + first, count, static_cast<off_t>(offset));
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return errno;
-    offset += static_cast<std::uint64_t>(written);
-    auto left = static_cast<std::size_t>(written);
-    while (first < parts.size() && left >= parts[first].iov_len) left -= parts[first++].iov_len;
-    if (left != 0) {
-      parts[first].iov_base = static_cast<char*>(parts[first].iov_base) + left;
-      parts[first].iov_len -= left;
-    }
-  }
-  return 0;
-}
 
 // The id that a pack's file is named for; nullopt for any other name.
 std::optional<PackId> PackNamed(const std::string& name) {
@@ -79,8 +60,6 @@ absl::Status ListDomain(const std::filesystem::path& path, std::vector<PackStore
   }
   return error ? SystemError("cannot list", path, error.value()) : absl::OkStatus();
 }
-
-iovec PartOf(Bytes bytes) { return {const_cast<std::byte*>(bytes.data()), bytes.size()}; }
 
 }  // namespace
 
@@ -150,24 +129,38 @@ absl::Status FilePackStore::Create(OpenPack& pack) {
   std::error_code error;
   std::filesystem::create_directory(path.parent_path(), error);
   if (error) return SystemError("cannot make", path.parent_path(), error.value());
-  pack.fd = open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-  if (pack.fd < 0) return SystemError("cannot make", path, errno);
+  CKPT_RETURN_IF_ERROR(pack.file.Create(path));
   std::array<std::byte, kPackHeaderSize> header;
   EncodePackHeader(pack.id.view(), pack.domain, header);
-  std::vector<iovec> parts = {PartOf(header)};
-  if (const int failed = WriteAll(pack.fd, parts, 0); failed != 0) return SystemError("cannot write", path, failed);
-  pack.size_bytes = kPackHeaderSize;
+  const Bytes parts[] = {header};
+  CKPT_RETURN_IF_ERROR(Append(pack.file, parts));
   CKPT_RETURN_IF_ERROR(SyncFolder(path.parent_path()));
   // Also when another thread, or a process that died, has made the domain's folder: it may not have come to the sync.
   return SyncFolder(options_.root);
 }
 
-absl::StatusOr<WrittenBatch> FilePackStore::Append(OpenPack& pack, std::span<const Record> records) {
+absl::Status FilePackStore::Append(BlockFile& file, std::span<const Bytes> parts) {
+  std::unique_ptr<BlockBuffer> buffer;
+  {
+    const MutexLock lock(mutex_);
+    if (!buffers_.empty()) {
+      buffer = std::move(buffers_.back());
+      buffers_.pop_back();
+    }
+  }
+  if (buffer == nullptr) buffer = std::make_unique<BlockBuffer>();
+  const absl::Status status = file.Append(parts, *buffer);
+  const MutexLock lock(mutex_);
+  if (buffers_.size() < kMaxBuffers) buffers_.push_back(std::move(buffer));
+  return status;
+}
+
+absl::StatusOr<WrittenBatch> FilePackStore::WriteRecords(OpenPack& pack, std::span<const Record> records) {
   WrittenBatch out;
   out.pack = pack.id;
   std::vector<std::array<std::byte, kRecordHeaderSize>> headers(records.size());
-  std::vector<iovec> parts;
-  std::uint64_t end = pack.size_bytes;
+  std::vector<Bytes> parts;
+  std::uint64_t end = pack.file.size_bytes();
   for (std::size_t i = 0; i < records.size(); ++i) {
     std::uint64_t length = 0;
     for (const Bytes piece : records[i].pieces) length += piece.size();
@@ -175,16 +168,14 @@ absl::StatusOr<WrittenBatch> FilePackStore::Append(OpenPack& pack, std::span<con
     const auto ordinal = pack.records + static_cast<std::uint32_t>(i);
     const auto stored_length = static_cast<std::uint32_t>(length);
     EncodeRecordHeader(records[i], stored_length, ordinal, headers[i]);
-    parts.push_back(PartOf(headers[i]));
-    for (const Bytes piece : records[i].pieces)
-      if (!piece.empty()) parts.push_back(PartOf(piece));
+    parts.emplace_back(headers[i]);
+    parts.insert(parts.end(), records[i].pieces.begin(), records[i].pieces.end());
     out.locations.push_back({pack.id, end, ordinal, stored_length});
     end += kRecordHeaderSize + length;
   }
-  int failed = WriteAll(pack.fd, parts, pack.size_bytes);
-  if (failed == 0 && fdatasync(pack.fd) != 0) failed = errno;
-  if (failed != 0) return SystemError("cannot write", PathOf(pack.domain, pack.id), failed);
-  pack.size_bytes = out.end = end;
+  CKPT_RETURN_IF_ERROR(Append(pack.file, parts));
+  CKPT_RETURN_IF_ERROR(pack.file.Sync());
+  out.end = end;
   pack.records += static_cast<std::uint32_t>(records.size());
   return out;
 }
@@ -192,7 +183,7 @@ absl::StatusOr<WrittenBatch> FilePackStore::Append(OpenPack& pack, std::span<con
 absl::StatusOr<WrittenBatch> FilePackStore::Write(std::string_view domain, std::span<const Record> records,
                                                   const PackId* prefer) {
   CKPT_ASSIGN_OR_RETURN(OpenPack* const pack, Borrow(domain, prefer));
-  absl::StatusOr<WrittenBatch> written = Append(*pack, records);
+  absl::StatusOr<WrittenBatch> written = WriteRecords(*pack, records);
   if (!written.ok()) SealFailed(pack, written.status());
   return written;
 }
@@ -204,7 +195,7 @@ void FilePackStore::Release(const PackId& id, bool indexed) {
     const auto it = std::find_if(open_.begin(), open_.end(), [&](const auto& p) { return p->id == id; });
     CKPT_CHECK(it != open_.end() && (*it)->busy);
     pack = it->get();
-    if (indexed && pack->size_bytes < options_.target_size_bytes && pack->records < kMaxRecords) {
+    if (indexed && pack->file.size_bytes() < options_.target_size_bytes && pack->records < kMaxRecords) {
       pack->busy = false;
       pack->last_used = options_.clock->Uptime();
       released_.NotifyAll();
@@ -228,7 +219,6 @@ void FilePackStore::SealFailed(OpenPack* pack, const absl::Status& error) {
 }
 
 void FilePackStore::Close(OpenPack* pack) {
-  if (pack->fd >= 0) close(pack->fd);
   const MutexLock lock(mutex_);
   open_.remove_if([&](const auto& p) { return p.get() == pack; });
   released_.NotifyAll();

@@ -8,11 +8,13 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "base/clock.h"
 #include "base/mutex.h"
+#include "storage/block_file.h"
 #include "storage/pack_store.h"
 
 namespace ckpt::storage {
@@ -56,8 +58,7 @@ class FilePackStore final : public PackStore {
   struct OpenPack {
     PackId id;
     std::string domain;
-    int fd = -1;
-    std::uint64_t size_bytes = 0;
+    BlockFile file;
     std::uint32_t records = 0;
     bool busy = true;
     std::chrono::milliseconds last_used{};
@@ -77,7 +78,8 @@ class FilePackStore final : public PackStore {
   [[nodiscard]] std::filesystem::path PathOf(std::string_view domain, const PackId& pack) const;
   absl::StatusOr<OpenPack*> Borrow(std::string_view domain, const PackId* prefer);
   absl::Status Create(OpenPack& pack);
-  absl::StatusOr<WrittenBatch> Append(OpenPack& pack, std::span<const Record> records);
+  absl::Status Append(BlockFile& file, std::span<const Bytes> parts);
+  absl::StatusOr<WrittenBatch> WriteRecords(OpenPack& pack, std::span<const Record> records);
   void Seal(OpenPack* pack);
   void SealFailed(OpenPack* pack, const absl::Status& error);
   void Close(OpenPack* pack);
@@ -89,6 +91,7 @@ class FilePackStore final : public PackStore {
   mutable Mutex mutex_;
   CondVar released_;
   std::list<std::unique_ptr<OpenPack>> open_ CKPT_GUARDED_BY(mutex_);
+  std::vector<std::unique_ptr<BlockBuffer>> buffers_ CKPT_GUARDED_BY(mutex_);
 
   // The files read last, the latest at the back.
   mutable std::list<std::shared_ptr<ReadFile>> files_ CKPT_GUARDED_BY(mutex_);

@@ -74,11 +74,12 @@ TEST_F(FilePackStoreTest, APackIsTheFileThatTheFormatNames) {
   const WrittenBatch batch = Write("payload");
   EXPECT_EQ(batch.pack.ToHex().size(), 32);
   const std::string content = ContentOf(FileOf(batch.pack));
-  ASSERT_EQ(content.size(), batch.end);
+  ASSERT_EQ(content.size(), 2 * BlockFile::kBlock);
   EXPECT_EQ(content.substr(0, 8), "CKPTPACK");
   EXPECT_EQ(content.substr(12, 16), batch.pack.view());
   EXPECT_EQ(content.substr(4096, 4), "CKR1");
-  EXPECT_EQ(content.substr(4096 + 112), "payload");
+  EXPECT_EQ(content.substr(4096 + 112, 7), "payload");
+  EXPECT_EQ(content.find_first_not_of('\0', batch.end), content.npos);
 }
 
 TEST_F(FilePackStoreTest, PacksOfBeforeAreNeitherAppendedToNorCut) {
@@ -126,7 +127,7 @@ TEST_F(FilePackStoreTest, StrayFilesAreNotListed) {
   ASSERT_THAT(*listed, SizeIs(1));
   EXPECT_EQ((*listed)[0].pack, batch.pack);
   EXPECT_EQ((*listed)[0].domain, "d");
-  EXPECT_EQ((*listed)[0].size_bytes, batch.end);
+  EXPECT_EQ((*listed)[0].size_bytes, 2 * BlockFile::kBlock);
 }
 
 // To leave it out would be to call its checkpoints damaged.
@@ -206,9 +207,9 @@ TEST_F(FilePackStoreTest, AWriteSyncsTheFileAndEveryFolderAboveIt) {
     auto calls = disk.calls();
     calls.erase(calls.begin(), calls.begin() + static_cast<std::ptrdiff_t>(before));
     const std::string file = FileOf(batch.pack);
-    EXPECT_THAT(calls, ElementsAre("pwritev " + file, "fsync " + (root_ / "d").string(), "fsync " + root_.string(),
-                                   "pwritev " + file, "fdatasync " + file,  //
-                                   "pwritev " + file, "fdatasync " + file));
+    EXPECT_THAT(calls, ElementsAre("pwrite " + file, "fsync " + (root_ / "d").string(), "fsync " + root_.string(),
+                                   "pwrite " + file, "fdatasync " + file,  //
+                                   "pwrite " + file, "fdatasync " + file));
   }
 }
 
@@ -219,7 +220,7 @@ TEST_F(FilePackStoreTest, OpeningSyncsTheFolderThatHoldsTheRoot) {
 }
 
 TEST_F(FilePackStoreTest, AFileThatFailedIsSealedAndNeverWrittenAgain) {
-  for (const char* call : {"pwritev", "fdatasync"}) {
+  for (const char* call : {"pwrite", "fdatasync"}) {
     const WrittenBatch batch = Write("a");
     sealed_.clear();
     FailingDisk disk(batch.pack.ToHex());
@@ -238,7 +239,7 @@ TEST_F(FilePackStoreTest, AFullDiskIsNamedAndTheNextWriteIsANewPack) {
   const WrittenBatch batch = Write("a");
   for (const int error : {ENOSPC, EDQUOT}) {
     FailingDisk disk("/d/");
-    disk.Fail("pwritev", error);
+    disk.Fail("pwrite", error);
     EXPECT_THAT(TryWrite("b").status(), IsError(absl::StatusCode::kResourceExhausted, "DISK_FULL"));
   }
   EXPECT_EQ(Payload(Write("c")).value(), "c");
@@ -256,10 +257,10 @@ TEST_F(FilePackStoreTest, AFullDiskIsToldBeforeTheRegistryHears) {
   FailingDisk disk("/d/");
   disk.Fail("fdatasync", ENOSPC);
   EXPECT_FALSE(TryWrite("b", &batch.pack).ok());
-  disk.Fail("pwritev", EDQUOT);
+  disk.Fail("pwrite", EDQUOT);
   EXPECT_FALSE(TryWrite("c").ok());  // in the header of a new pack
   EXPECT_THAT(sealed_when_told, ElementsAre(0, 1));
-  disk.Fail("pwritev", EIO);
+  disk.Fail("pwrite", EIO);
   EXPECT_FALSE(TryWrite("d").ok());
   EXPECT_THAT(sealed_, SizeIs(3));
   EXPECT_THAT(sealed_when_told, SizeIs(2));
@@ -274,12 +275,12 @@ TEST_F(FilePackStoreTest, AFolderThatCannotBeSyncedPromisesNothing) {
 
 TEST_F(FilePackStoreTest, ShortWritesAndReadsAreGoneOnWith) {
   FailingDisk disk("/d/");
-  disk.LimitBytes(100);
-  std::string payload(5000, 'x');
+  disk.LimitBytes(BlockFile::kBlock);
+  std::string payload(20000, 'x');
   for (std::size_t i = 0; i < payload.size(); ++i) payload[i] = static_cast<char>(i * 31);
   const WrittenBatch batch = Write(payload);
   EXPECT_TRUE(Payload(batch).value() == payload);
-  EXPECT_TRUE(ContentOf(FileOf(batch.pack)).substr(kPackHeaderSize + kRecordHeaderSize) == payload);
+  EXPECT_TRUE(ContentOf(FileOf(batch.pack)).substr(kPackHeaderSize + kRecordHeaderSize, payload.size()) == payload);
 }
 
 TEST_F(FilePackStoreTest, MoreFilesAreReadThanAreKeptOpen) {

@@ -75,6 +75,13 @@ class PackStoreContract : public testing::TestWithParam<PackStoreFactory> {
   // By id.
   std::map<PackId, PackStore::Listed> List();
 
+  // What was written, and the rest of a block at most.
+  static constexpr std::uint64_t kBlock = 4096;
+  static void ExpectSize(const PackStore::Listed& pack, std::uint64_t end) {
+    EXPECT_GE(pack.size_bytes, end);
+    EXPECT_LT(pack.size_bytes, end + kBlock);
+  }
+
   const FreshFolder folder_;
   FakeClock clock_;
   PackStoreSetup setup_;

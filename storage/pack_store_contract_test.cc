@@ -218,9 +218,9 @@ TEST_P(PackStoreContract, WhatIsNotThereIsNotFound) {
 TEST_P(PackStoreContract, ReadingBeyondTheEndIsOutOfRange) {
   const WrittenBatch batch = WriteAndRelease("d", {"abc"});
   EXPECT_EQ(Read("d", batch.pack, batch.end - 3, 3).value(), "abc");
-  EXPECT_EQ(Read("d", batch.pack, batch.end - 3, 4).status().code(), absl::StatusCode::kOutOfRange);
-  for (const std::uint64_t offset : {batch.end, batch.end + 1, std::uint64_t{1} << 40, std::uint64_t{1} << 63,
-                                     std::numeric_limits<std::uint64_t>::max()})
+  EXPECT_EQ(Read("d", batch.pack, batch.end - 3, 3 + kBlock).status().code(), absl::StatusCode::kOutOfRange);
+  for (const std::uint64_t offset :
+       {batch.end + kBlock, std::uint64_t{1} << 40, std::uint64_t{1} << 63, std::numeric_limits<std::uint64_t>::max()})
     EXPECT_EQ(Read("d", batch.pack, offset, 1).status().code(), absl::StatusCode::kOutOfRange) << offset;
 }
 
@@ -284,7 +284,7 @@ TEST_P(PackStoreContract, EveryPackIsListedWithDomainAndSize) {
   std::map<PackId, std::uint64_t> ends;
   for (const WrittenBatch* batch : {&open, &other, &sealed, &busy}) ends[batch->pack] = batch->end;
   EXPECT_EQ(listed.size(), ends.size());
-  for (const auto& [pack, end] : ends) EXPECT_EQ(listed.at(pack).size_bytes, end);
+  for (const auto& [pack, end] : ends) ExpectSize(listed.at(pack), end);
   EXPECT_EQ(listed.at(other.pack).domain, "other.1");
   EXPECT_EQ(listed.at(open.pack).domain, "d");
 }
@@ -325,7 +325,7 @@ TEST_P(PackStoreContract, AnotherStoreReadsWhatWasWrittenAndWritesElsewhere) {
   Reopen();
   EXPECT_NE(WriteAndRelease("d", {"b"}, &before.pack).pack, before.pack);
   ExpectHolds("d", before, {"a"});
-  EXPECT_EQ(List().at(before.pack).size_bytes, before.end);
+  ExpectSize(List().at(before.pack), before.end);
 }
 
 }  // namespace

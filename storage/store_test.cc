@@ -85,11 +85,11 @@ TEST_F(WholeStoreTest, CommitMarkersThatFailedAreWrittenLater) {
   ASSERT_TRUE(Eventually([&] { return Rows(keys::PendingMarkers()).empty(); }));
   PutPendingMarker();
   FailingDisk disk("/packs/");
-  disk.Fail("pwritev", EIO);
+  disk.Fail("pwrite", EIO);
   store_->MarkCommits();
   ASSERT_TRUE(Eventually([&] { return !disk.calls().empty(); }));
   EXPECT_FALSE(Rows(keys::PendingMarkers()).empty());
-  disk.Fail("pwritev", 0);
+  disk.Fail("pwrite", 0);
   EXPECT_TRUE(Eventually([&] { return Rows(keys::PendingMarkers()).empty(); }));
 }
 
@@ -99,10 +99,10 @@ TEST_F(WholeStoreTest, CommitMarkersThatFailedAtTheStartAreWrittenLater) {
   PutPendingMarker();
   CloseStore();
   FailingDisk disk("/packs/");
-  disk.Fail("pwritev", EIO);
+  disk.Fail("pwrite", EIO);
   OpenStore();
   EXPECT_FALSE(Rows(keys::PendingMarkers()).empty());
-  disk.Fail("pwritev", 0);
+  disk.Fail("pwrite", 0);
   EXPECT_TRUE(Eventually([&] { return Rows(keys::PendingMarkers()).empty(); }));
 }
 
@@ -177,7 +177,7 @@ TEST_F(WholeStoreTest, TheReserveIsGivenUpWhenAWriteMeetsAFullDisk) {
   ASSERT_TRUE(std::filesystem::exists(Reserve()));
   FailingDisk disk("/packs/");
   disk.SetFreeBytes(kMargin + options_.reserve_bytes / 2);  // room for a save, if it were true; none to take it again
-  disk.Fail("pwritev", ENOSPC);
+  disk.Fail("pwrite", ENOSPC);
   EXPECT_THAT(Save(BeginOf("r", 1), {{"m.a", Data('a')}}).status(),
               IsError(absl::StatusCode::kResourceExhausted, "DISK_FULL"));
   EXPECT_FALSE(std::filesystem::exists(Reserve()));
@@ -186,7 +186,7 @@ TEST_F(WholeStoreTest, TheReserveIsGivenUpWhenAWriteMeetsAFullDisk) {
 TEST_F(WholeStoreTest, MarkersThatKeepFailingHoldNobodyUpWhoClosesIt) {
   PutPendingMarker();
   FailingDisk disk("/packs/");
-  disk.Fail("pwritev", EIO);
+  disk.Fail("pwrite", EIO);
   store_->MarkCommits();
   CloseStore();
   EXPECT_FALSE(disk.calls().empty());
