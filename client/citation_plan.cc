@@ -11,6 +11,8 @@
 namespace ckpt::client {
 namespace {
 
+// Chunks that nothing is known of and whose digests are asked for first: one in so many, up to so many.
+constexpr std::size_t kProbeEvery = 16;
 constexpr std::size_t kProbes = 8;
 // Bytes that are read before their memory is released.
 constexpr std::uint64_t kWindowBytes = 64U << 20;
@@ -103,8 +105,9 @@ class Planner {
 
   absl::Status Probe() {
     std::vector<std::uint64_t> probes;
+    const std::size_t wanted = std::clamp<std::size_t>(unknown_.size() / kProbeEvery, 1, kProbes);
     const std::size_t step = std::max<std::size_t>(1, unknown_.size() / kProbes);
-    for (std::size_t i = step / 2; i < unknown_.size() && probes.size() < kProbes; i += step) {
+    for (std::size_t i = step / 2; i < unknown_.size() && probes.size() < wanted; i += step) {
       if (IsFill(chunks_.bytes(unknown_[i]))) continue;
       chunks_.ComputeDigest(unknown_[i]);
       probes.push_back(unknown_[i]);

@@ -73,13 +73,20 @@ TEST_F(CitationPlan, CitesWhatIsRememberedUnchangedAndStillThere) {
 }
 
 TEST_F(CitationPlan, AsksForNothingThatNobodyKnows) {
-  AddTensor(20);
+  AddTensor(200);
   SaveChunks chunks = MakeChunks();
   EXPECT_THAT(Plan(chunks), Each(false));
   EXPECT_EQ(asked_, 8U);
   asked_ = 0;
   EXPECT_THAT(Plan(chunks, {}, false), Each(false));
   EXPECT_EQ(asked_, 8U);  // those whose digests are known by now
+}
+
+TEST_F(CitationPlan, AsksForLittleOfASmallState) {
+  AddTensor(40);
+  SaveChunks chunks = MakeChunks();
+  EXPECT_THAT(Plan(chunks), Each(false));
+  EXPECT_EQ(asked_, 2U);
 }
 
 TEST_F(CitationPlan, HashesAllWhenTheServerKnowsOneOfAFew) {

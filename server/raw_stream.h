@@ -66,7 +66,7 @@ class RawStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::B
   // or is cancelled because the client takes nothing.
   bool Drain(std::size_t left) CKPT_EXCLUDES(mutex_);
 
-  static constexpr std::size_t kQueue = 4;
+  static constexpr std::size_t kQueue = 2;
 
   grpc::CallbackServerContext* const context_;
   const Patience& patience_;

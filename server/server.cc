@@ -19,7 +19,7 @@ namespace {
 constexpr int kFrameBytes = 1 << 20;
 // What a client may send ahead of what its stream has taken. gRPC's own estimate grows with the time that messages wait
 // here, to tens of MiB a stream when many send at once.
-constexpr int kWindowBytes = 4 << 20;
+constexpr int kWindowBytes = 2 << 20;
 // For reads that run when the server stops.
 constexpr std::chrono::milliseconds kReadGrace{1000};
 constexpr int kKeepaliveMs = 20'000;

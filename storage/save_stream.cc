@@ -18,7 +18,7 @@ namespace {
 
 // A batch on its way to disk. Large enough that a sync is cheap beside it, and smaller where many streams have three
 // each: their payload in memory stays below kPayloadBytes, up to that many streams as have room for the smallest.
-constexpr std::uint64_t kBatchBytes = 8U << 20;
+constexpr std::uint64_t kBatchBytes = 4U << 20;
 constexpr std::uint64_t kSmallestBatch = 1U << 20;
 constexpr std::uint64_t kPayloadBytes = 192U << 20;
 constexpr std::size_t kBatchItems = 8192;
