@@ -18,10 +18,21 @@ def is_memory(folder):
     return file_system(folder) in ("tmpfs", "ramfs")
 
 
+def files_of(path):
+    return [file for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()]
+
+
 def drop(path):
     """Takes a file, or all files of a folder, out of the page cache."""
     os.sync()
-    for file in path.rglob("*") if path.is_dir() else [path]:
-        if file.is_file():
-            with open(file, "rb") as stream:
-                os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    for file in files_of(path):
+        with open(file, "rb") as stream:
+            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def load(path):
+    """Brings a file, or all files of a folder, into the page cache."""
+    for file in files_of(path):
+        with open(file, "rb", buffering=0) as stream:
+            while stream.read(1 << 20):
+                pass
