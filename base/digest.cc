@@ -1,7 +1,7 @@
 #include "base/digest.h"
 
 #include <openssl/evp.h>
-#if defined(__x86_64__)
+#if defined(CKPT_XXH_DISPATCH)
 #include <xxh_x86dispatch.h>  // XXH3 with the widest vectors that the processor has
 #else
 #include <xxhash.h>

@@ -11,9 +11,10 @@
 namespace ckpt::client {
 namespace {
 
-// Chunks that nothing is known of and whose digests are asked for first: one in so many, up to so many.
+// Of chunks that nothing is known of, one in so many is asked for first...
 constexpr std::size_t kProbeEvery = 16;
-constexpr std::size_t kProbes = 8;
+// ...but not more than so many.
+constexpr std::size_t kMaxProbes = 8;
 // Bytes that are read before their memory is released.
 constexpr std::uint64_t kWindowBytes = 64U << 20;
 
@@ -105,8 +106,8 @@ class Planner {
 
   absl::Status Probe() {
     std::vector<std::uint64_t> probes;
-    const std::size_t wanted = std::clamp<std::size_t>(unknown_.size() / kProbeEvery, 1, kProbes);
-    const std::size_t step = std::max<std::size_t>(1, unknown_.size() / kProbes);
+    const std::size_t wanted = std::clamp<std::size_t>(unknown_.size() / kProbeEvery, 1, kMaxProbes);
+    const std::size_t step = std::max<std::size_t>(1, unknown_.size() / wanted);
     for (std::size_t i = step / 2; i < unknown_.size() && probes.size() < wanted; i += step) {
       if (IsFill(chunks_.bytes(unknown_[i]))) continue;
       chunks_.ComputeDigest(unknown_[i]);

@@ -92,10 +92,20 @@ TEST_F(CitationPlan, AsksForLittleOfASmallState) {
 TEST_F(CitationPlan, HashesAllWhenTheServerKnowsOneOfAFew) {
   AddTensor(40);
   Stored(false);
-  for (const std::size_t changed : {0U, 17U}) (*memory_of_tensors_[0])[changed * kLimits.chunk_size] ^= 1;
+  for (const std::size_t changed : {0U, 10U, 17U}) (*memory_of_tensors_[0])[changed * kLimits.chunk_size] ^= 1;
   SaveChunks chunks = MakeChunks();
   const std::vector<bool> plan = Plan(chunks);
-  for (std::size_t i = 0; i < plan.size(); ++i) EXPECT_EQ(plan[i], i != 0 && i != 17) << i;
+  for (std::size_t i = 0; i < plan.size(); ++i) EXPECT_EQ(plan[i], i != 0 && i != 10 && i != 17) << i;
+}
+
+// An embedding that was made larger stands first.
+TEST_F(CitationPlan, FindsWhatTheServerKnowsBehindAFrontThatChanged) {
+  AddTensor(40);
+  Stored(false);
+  for (std::size_t i = 0; i < 16; ++i) (*memory_of_tensors_[0])[i * kLimits.chunk_size] ^= 1;
+  SaveChunks chunks = MakeChunks();
+  const std::vector<bool> plan = Plan(chunks);
+  for (std::size_t i = 0; i < plan.size(); ++i) EXPECT_EQ(plan[i], i >= 16) << i;
 }
 
 TEST_F(CitationPlan, DoesNotTakeFillForASign) {

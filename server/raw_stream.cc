@@ -65,7 +65,7 @@ void RawStream::OnReadDone(bool ok) {
     const MutexLock lock(mutex_);
     if (ok) {
       in_.push_back(std::exchange(reading_, {}));
-      again = in_.size() < kQueue && !broken_;
+      again = in_.size() < kReceiveQueue && !broken_;
     } else {
       ended_ = true;
     }
@@ -76,7 +76,7 @@ void RawStream::OnReadDone(bool ok) {
 }
 
 bool RawStream::Write(grpc::ByteBuffer message) {
-  if (!Drain(kQueue - 1)) return false;
+  if (!Drain(kSendQueue - 1)) return false;
   {
     const MutexLock lock(mutex_);
     if (broken_) return false;

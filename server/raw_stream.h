@@ -17,7 +17,7 @@
 
 namespace ckpt::server {
 
-// Thread-safe. At most kQueue messages wait to be handled: a slow handler stops the reading, and so, by flow control,
+// Thread-safe. At most kReceiveQueue messages wait to be handled: a slow handler stops the reading, and so, by flow control,
 // the client. A client that does not read stops a handler that Writes, but not one that Posts, and has its call
 // cancelled when patience is at its end.
 class RawStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
@@ -66,7 +66,8 @@ class RawStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::B
   // or is cancelled because the client takes nothing.
   bool Drain(std::size_t left) CKPT_EXCLUDES(mutex_);
 
-  static constexpr std::size_t kQueue = 2;
+  static constexpr std::size_t kReceiveQueue = 2;
+  static constexpr std::size_t kSendQueue = 4;  // what a restore reads ahead of its client
 
   grpc::CallbackServerContext* const context_;
   const Patience& patience_;

@@ -14,14 +14,15 @@
 
 namespace ckpt::storage {
 
-// Memory to write from. It stays in a core's cache while it is filled and written, over and over.
+// Memory that blocks are gathered in, aligned as direct I/O wants it.
 class BlockBuffer {
  public:
   BlockBuffer();
-  [[nodiscard]] std::span<std::byte> bytes() const { return {data_.get(), kSize}; }
+  [[nodiscard]] std::span<std::byte> bytes() { return {data_.get(), kSize}; }
 
  private:
-  static constexpr std::size_t kSize = std::size_t{1} << 20;
+  // A batch of save_stream.cc fits, so that the disk gets it as one write.
+  static constexpr std::size_t kSize = (std::size_t{4} << 20) + (std::size_t{64} << 10);
   struct Free {
     void operator()(std::byte* data) const { std::free(data); }
   };
@@ -29,7 +30,8 @@ class BlockBuffer {
 };
 
 // Not thread-safe. What it writes is a whole number of blocks: zeros fill the last one, until it is written again with
-// what comes next. Where a file system has no direct I/O, it writes as any file does.
+// what comes next behind the same bytes. So nothing that was synced ever changes, even if a write is torn. Where a file
+// system has no direct I/O, the blocks go through the page cache.
 class BlockFile {
  public:
   static constexpr std::size_t kBlock = 4096;
@@ -39,16 +41,16 @@ class BlockFile {
   BlockFile(const BlockFile&) = delete;
   BlockFile& operator=(const BlockFile&) = delete;
 
-  // Makes the file, which must not be there. Errors, here and below: SystemError's; then the file is not to be written
+  // Makes the file, which must not be there. Errors, here and below: SystemError's; then the file must not be written
   // any more.
   absl::Status Create(std::filesystem::path path);
 
   // Appends the pieces, one after the other. A reader sees them when it returns; Sync makes them durable.
-  absl::Status Append(std::span<const Bytes> pieces, const BlockBuffer& buffer);
+  absl::Status Append(std::span<const Bytes> pieces, BlockBuffer& buffer);
 
   absl::Status Sync();
 
-  // How much was appended.
+  // How much was appended by calls that returned OK.
   [[nodiscard]] std::uint64_t size_bytes() const { return size_bytes_; }
 
  private:

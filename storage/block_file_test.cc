@@ -1,6 +1,8 @@
 #include "storage/block_file.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <fstream>
@@ -43,7 +45,7 @@ class BlockFileTest : public testing::Test {
 
   const FreshFolder folder_;
   const std::filesystem::path path_ = std::filesystem::path(folder_.path()) / "file";
-  const BlockBuffer buffer_;
+  BlockBuffer buffer_;
   std::minstd_rand random_;
   std::string expected_;
 };
@@ -67,7 +69,6 @@ TEST_F(BlockFileTest, TakesNoFileThatIsThere) {
   std::ofstream(path_) << "mine";
   BlockFile file;
   EXPECT_THAT(file.Create(path_), IsError(absl::StatusCode::kInternal, "IO_ERROR"));
-  expected_ = "mine";
   std::ifstream in(path_);
   EXPECT_EQ(std::string(std::istreambuf_iterator<char>(in), {}), "mine");
 }
@@ -81,17 +82,33 @@ TEST_F(BlockFileTest, WritesAsAnyFileWhereNothingIsWrittenDirectly) {
   ASSERT_THAT(Append(file, {Random(10'000)}), IsOk());
   ASSERT_THAT(Append(file, {Random(10'000)}), IsOk());
   ExpectContent();
+  EXPECT_EQ(disk.writes().direct, 0);
+  EXPECT_EQ(disk.writes().cached, 2);
 }
 
 TEST_F(BlockFileTest, GoesOnAfterAWriteThatEndedWithinABlock) {
   FailingDisk disk(path_);
-  disk.LimitBytes(2 * BlockFile::kBlock - 1);
+  disk.LimitBytes(2 * BlockFile::kBlock - 512);
   BlockFile file;
   ASSERT_THAT(file.Create(path_), IsOk());
   ASSERT_THAT(Append(file, {Random(100'000)}), IsOk());
   ExpectContent();
   disk.LimitBytes(BlockFile::kBlock - 1);
   EXPECT_THAT(Append(file, {Random(100'000)}), IsError(absl::StatusCode::kInternal, "IO_ERROR"));
+  EXPECT_EQ(file.size_bytes(), 100'000U);
+}
+
+TEST_F(BlockFileTest, WritesPastThePageCache) {
+  const int fd = open(folder_.path().c_str(), O_RDWR | O_TMPFILE | O_DIRECT, 0600);
+  if (fd < 0) GTEST_SKIP() << folder_.path() << " is on a file system without direct I/O";
+  close(fd);
+  const FailingDisk disk(path_);
+  BlockFile file;
+  ASSERT_THAT(file.Create(path_), IsOk());
+  ASSERT_THAT(Append(file, {Random(10)}), IsOk());
+  ASSERT_THAT(Append(file, {Random(3 << 20)}), IsOk());
+  EXPECT_EQ(disk.writes().direct, 2);
+  EXPECT_EQ(disk.writes().cached, 0);
 }
 
 }  // namespace

@@ -27,6 +27,7 @@ struct Disk {
   std::map<std::string, int, std::less<>> errors;
   std::size_t limit = kUnlimited;
   bool refuse_direct = false;
+  FailingDisk::Writes writes;
   std::optional<std::uint64_t> free_bytes;
   std::vector<std::string> calls;
 };
@@ -63,6 +64,13 @@ Order OrderFor(std::string_view call, int fd) {
   return {error == disk->errors.end() ? 0 : error->second, disk->limit, disk->refuse_direct};
 }
 
+void CountWrite(int fd, bool direct) {
+  const MutexLock lock(DiskMutex());
+  Disk* const disk = TheDisk().get();
+  if (disk == nullptr || PathOf(fd).find(disk->part) == std::string::npos) return;
+  ++(direct ? disk->writes.direct : disk->writes.cached);
+}
+
 std::optional<std::uint64_t> FakeFreeBytes() {
   const MutexLock lock(DiskMutex());
   return TheDisk() == nullptr ? std::nullopt : TheDisk()->free_bytes;
@@ -95,6 +103,10 @@ void FailingDisk::RefuseDirect() {
 void FailingDisk::SetFreeBytes(std::uint64_t bytes) {
   const MutexLock lock(DiskMutex());
   TheDisk()->free_bytes = bytes;
+}
+FailingDisk::Writes FailingDisk::writes() const {
+  const MutexLock lock(DiskMutex());
+  return TheDisk()->writes;
 }
 std::vector<std::string> FailingDisk::calls() const {
   const MutexLock lock(DiskMutex());
@@ -132,7 +144,9 @@ int fdatasync(int fd) {
 ssize_t pwrite(int fd, const void* data, size_t size, off_t offset) {
   static auto* const real = Real<ssize_t(int, const void*, size_t, off_t)>("pwrite");
   const Order order = OrderFor("pwrite", fd);
-  if (order.refuse_direct && (fcntl(fd, F_GETFL) & O_DIRECT) != 0) return Fails(EINVAL);
+  const bool direct = (fcntl(fd, F_GETFL) & O_DIRECT) != 0;
+  if (order.refuse_direct && direct) return Fails(EINVAL);
+  CountWrite(fd, direct);
   return order.error != 0 ? Fails(order.error) : real(fd, data, std::min(size, order.limit), offset);
 }
 

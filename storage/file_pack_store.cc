@@ -31,8 +31,8 @@ namespace ckpt::storage {
 namespace {
 
 constexpr std::size_t kMaxReadFiles = 128;
-// That are kept for the next write.
-constexpr std::size_t kMaxBuffers = 8;
+// Buffers that are kept for the next write.
+constexpr std::size_t kMaxBuffers = 4;
 // Of a pack that is not sealed yet: a reference's bitmap has a bit for each.
 constexpr std::uint32_t kMaxRecords = 16384;
 constexpr std::uint64_t kMaxOffset = std::uint64_t{1} << 62;  // far beyond any file, far below the end of off_t
@@ -219,8 +219,10 @@ void FilePackStore::SealFailed(OpenPack* pack, const absl::Status& error) {
 }
 
 void FilePackStore::Close(OpenPack* pack) {
+  std::list<std::unique_ptr<OpenPack>> closed;  // its file is closed when the mutex is free
   const MutexLock lock(mutex_);
-  open_.remove_if([&](const auto& p) { return p.get() == pack; });
+  closed.splice(closed.begin(), open_,
+                std::find_if(open_.begin(), open_.end(), [&](const auto& p) { return p.get() == pack; }));
   released_.NotifyAll();
 }
 

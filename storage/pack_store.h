@@ -63,9 +63,9 @@ class PackStore {
   // so that its last bytes do not count.
   virtual void Release(const PackId& pack, bool indexed) = 0;
 
-  // Reads `buffer.size()` bytes of the pack from `offset` on. Errors: NotFound (no such pack), OutOfRange (beyond the
-  // end that List tells), DataLoss (the medium gave an error): the bytes are gone. Internal (rights, too many open
-  // files) says nothing of them.
+  // Reads `buffer.size()` bytes of the pack from `offset` on; what is behind the last batch is not specified. Errors:
+  // NotFound (no such pack), OutOfRange (beyond its size), DataLoss (the medium gave an error): the bytes are gone.
+  // Internal (rights, too many open files) says nothing of them.
   virtual absl::Status Read(std::string_view domain, const PackId& pack, std::uint64_t offset,
                             std::span<std::byte> buffer) const = 0;
 
@@ -75,7 +75,7 @@ class PackStore {
   struct Listed {
     std::string domain;
     PackId pack;
-    std::uint64_t size_bytes;  // at least what was written; less than 4096 bytes more
+    std::uint64_t size_bytes;  // at least the `end` of every batch that was written
   };
   // Every pack there is. Slow: for start-up and rebuild only.
   virtual absl::StatusOr<std::vector<Listed>> List() const = 0;

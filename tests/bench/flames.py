@@ -1,6 +1,6 @@
 """Draws where the time of a road goes: a flame graph of server and clients, from what `perf` samples.
 
-Each ROAD leaves ROAD.svg in the folder of --out. A frame is as wide as the processor time that was spent in it and in
+Each NAME leaves NAME.svg in the folder of --out. A frame is as wide as the processor time that was spent in it and in
 what it called, and shows its share when it is pointed at; waiting takes none. CKPT_BIN names the programs of another
 build, to compare.
 """
@@ -8,12 +8,12 @@ build, to compare.
 import argparse
 import collections
 import dataclasses
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -21,7 +21,6 @@ from programs import BIN, Ckptd, Product, tensors_of
 
 TRAINERS = 32
 FREQUENCY = 499  # samples a second
-ATTACH = 1.0  # seconds that perf gets to begin, while the processes wait
 
 WIDTH, ROW, NARROWEST, LETTER = 1200, 17, 0.5, 6.6  # pixels
 COLORS = {  # by library
@@ -43,18 +42,30 @@ class Perf:
     def __init__(self, file, names):
         """names: what each process id is shown as."""
         self.file, self.names = file, names
+        orders, answers = os.pipe(), os.pipe()  # perf says when it has begun
         options = ["-F", FREQUENCY, "--call-graph", "dwarf,16384", "-o", file, "-p", ",".join(map(str, names))]
+        options += ["--delay", "-1", "--control", f"fd:{orders[0]},{answers[1]}"]
         self.process = subprocess.Popen(
-            ["perf", "record", *map(str, options)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            ["perf", "record", *map(str, options)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            pass_fds=(orders[0], answers[1]),
         )
-        time.sleep(ATTACH)
-        if self.process.poll() is not None:
-            sys.exit(f"flames: perf: {self.process.stderr.read()}")
+        os.write(orders[1], b"enable\n")
+        os.close(answers[1])
+        begun = os.read(answers[0], 100)
+        for end in (*orders, answers[0]):
+            os.close(end)
+        if not begun:
+            sys.exit(f"flames: perf: {self.process.communicate()[1]}")
+
+    def stop(self):
+        self.process.terminate()
+        self.process.communicate()
 
     def stacks(self):
         """How many samples there are of each stack: of (name, library), outermost first."""
-        self.process.terminate()
-        self.process.communicate()
         script = ["perf", "script", "-i", self.file, "--no-inline", "-F", "pid,ip,sym,dso"]
         text = subprocess.run(script, capture_output=True, text=True, check=True).stdout
         counts = collections.Counter()
@@ -69,10 +80,9 @@ def frames_of(text):
     """What a sample's lines, innermost first, say: (name, library), outermost first."""
     out = []
     for line in reversed(text.splitlines()):
-        match = re.fullmatch(r"\s*[0-9a-f]+ (.*) \((.*)\)", line)
-        name, library = short(match[1]), library_of(match[2])
-        if not NOISE.fullmatch(name):
-            out.append((name, library))
+        match = re.fullmatch(r"\s*[0-9a-f]+ (.*) \(([^()]*)( \(deleted\))?\)", line)
+        if match and not NOISE.fullmatch(name := short(match[1])):
+            out.append((name, library_of(match[2])))
     return out
 
 
@@ -97,7 +107,7 @@ def library_of(file):
 @dataclasses.dataclass
 class Frame:
     name: str
-    library: str
+    module: str
     count: int = 0
     callees: dict = dataclasses.field(default_factory=dict)
 
@@ -137,7 +147,7 @@ def draw(path, title, counts):
             y=str(y - ROW),
             width=f"{width:.1f}",
             height=str(ROW - 1),
-            fill=COLORS[frame.library],
+            fill=COLORS[frame.module],
         )
         letters = int((width - 4) / LETTER)
         if letters >= 3:
@@ -170,7 +180,10 @@ def run(file, server, products, client):
     perf = Perf(file, {server.pid: "ckptd", **{product.process.pid: client for product in products}})
     for product in products:
         product.begin()
-    outcomes = [product.end() for product in products]
+    outcomes = [product.outcome() for product in products]
+    perf.stop()
+    for product in products:
+        product.wait()
     seconds = max(outcome["seconds"] if "seconds" in outcome else outcome["saves"][0]["seconds"] for outcome in outcomes)
     return perf.stacks(), seconds
 
@@ -209,7 +222,7 @@ def main():
         prog="./dev flames", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("roads", nargs="*", metavar="ROAD", choices=[*ROADS, []], help=f"{', '.join(ROADS)} (default: all)")
+    add("roads", nargs="*", metavar="NAME", choices=[*ROADS, []], help=f"{', '.join(ROADS)} (default: all)")
     add("--size", type=float, default=1, metavar="GIB", help="size of the state (default 1)")
     add("--dir", type=Path, default=build, help="where stores go meanwhile (default: build)")
     add("--out", type=Path, default=build / "flames", help="for the pictures (default: build/flames)")
@@ -222,7 +235,7 @@ def main():
         with tempfile.TemporaryDirectory(dir=args.dir, prefix="ckpt-flames-") as folder:
             counts, seconds = road(Path(folder), max(16, int(args.size * 1024) // 16 * 16))
         used = counts.total() / FREQUENCY
-        draw(args.out / f"{name}.svg", f"{title}, {args.size:g} GiB: {seconds:.2f} s, {used:.2f} core-seconds", counts)
+        draw(args.out / f"{name}.svg", f"{title}: {seconds:.2f} s while sampled, {used:.2f} core-seconds seen", counts)
         print(args.out / f"{name}.svg")
 
 

@@ -5,8 +5,8 @@
 //   product save ADDRESS RUN TENSORS KIB TIMES    saves it as epochs 1, 2, … of the run
 //   product restore ADDRESS RUN TENSORS KIB       restores the run's latest, and compares
 //
-// Prints JSON: of each save, or of the restore, what it came to; and the most memory, in bytes, that the process had
-// meanwhile beyond the state.
+// Prints JSON, before it compares: of each save, or of the restore, what it came to; and the most memory, in bytes,
+// that the process had meanwhile beyond the state.
 #include <chrono>
 #include <cstdio>
 #include <fstream>
@@ -52,7 +52,12 @@ void AwaitStart() {
   CKPT_CHECK(std::getline(std::cin, line).good());
 }
 
-absl::StatusOr<Json> SaveState(Client& client, const std::string& run, const StateShape& shape, int times) {
+void Print(const Json& out) {
+  std::puts(out.dump().c_str());
+  std::fflush(stdout);
+}
+
+absl::Status SaveState(Client& client, const std::string& run, const StateShape& shape, int times) {
   TensorMaker maker(run, shape.tensor_bytes);
   std::vector<std::string> data;
   for (std::size_t i = 0; i < shape.tensors; ++i) data.push_back(maker.Next());
@@ -79,10 +84,11 @@ absl::StatusOr<Json> SaveState(Client& client, const std::string& run, const Sta
                      {"sent_bytes", saved.sent_bytes},
                      {"new_bytes", saved.checkpoint.new_bytes()}});
   }
-  return Json{{"saves", saves}, {"memory_bytes", memory.bytes()}};
+  Print({{"saves", saves}, {"memory_bytes", memory.bytes()}});
+  return absl::OkStatus();
 }
 
-absl::StatusOr<Json> RestoreState(Client& client, const std::string& run, const StateShape& shape) {
+absl::Status RestoreState(Client& client, const std::string& run, const StateShape& shape) {
   std::vector<std::string> data(shape.tensors);
   std::vector<void*> buffers;
   for (std::string& tensor : data) {
@@ -94,20 +100,17 @@ absl::StatusOr<Json> RestoreState(Client& client, const std::string& run, const 
   const auto start = Clock::now();
   CKPT_ASSIGN_OR_RETURN(const auto restore, client.OpenRestore({.reference = run + ":latest"}));
   CKPT_RETURN_IF_ERROR(restore->ReadInto(buffers));
-  Json out = {{"seconds", SecondsSince(start)}, {"memory_bytes", memory.bytes()}};
+  Print({{"seconds", SecondsSince(start)}, {"memory_bytes", memory.bytes()}});
   TensorMaker maker(run, shape.tensor_bytes);
   for (const std::string& tensor : data) CKPT_CHECK(tensor == maker.Next());
-  return out;
+  return absl::OkStatus();
 }
 
 absl::Status Run(const std::vector<std::string>& words) {
   const StateShape shape{std::stoul(words[3]), std::stoul(words[4]) << 10};
   CKPT_ASSIGN_OR_RETURN(const auto client, Client::Connect({.address = words[1]}));
-  CKPT_ASSIGN_OR_RETURN(const Json out, words[0] == "save" ? SaveState(*client, words[2], shape, std::stoi(words[5]))
-                                                           : RestoreState(*client, words[2], shape));
-  std::puts(out.dump().c_str());
-  std::fflush(stdout);
-  return absl::OkStatus();
+  return words[0] == "save" ? SaveState(*client, words[2], shape, std::stoi(words[5]))
+                            : RestoreState(*client, words[2], shape);
 }
 
 }  // namespace

@@ -120,12 +120,19 @@ class Product:
         self.process.stdin.write("\n")
         self.process.stdin.flush()
 
-    def end(self):
-        """What it came to, as product.cc says."""
-        out = self.process.communicate()[0]
-        if self.process.returncode != 0:
+    def outcome(self):
+        """What it came to, as product.cc says. It may still be at work, and compare."""
+        line = self.process.stdout.readline()
+        return json.loads(line) if line else self.wait()
+
+    def wait(self):
+        if self.process.wait() != 0:
             sys.exit(f"bench: product: exit {self.process.returncode}")
-        return json.loads(out)
+
+    def end(self):
+        outcome = self.outcome()
+        self.wait()
+        return outcome
 
     def __call__(self):
         self.begin()

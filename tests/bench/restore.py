@@ -58,6 +58,7 @@ def measure(setting):
             "restore_into, nothing differs": same,
             "restore_into, 10 % of the tensors differ": tenth,
         }
+        result.note("what is restored is in the page cache, but for what is cold")
         result.note("after torch.load(mmap) the optimizer's moments lie in the file and are read when they are used")
         if page_cache.is_memory(setting.folder):
             result.note("the folder is memory: nothing can be read from a cold cache")

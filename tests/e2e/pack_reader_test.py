@@ -42,7 +42,8 @@ def records(path):
     while at + 112 <= len(data):
         magic, kind, codec, number, raw, stored, fingerprint, digest = struct.unpack_from("<4sBB2xIII16s32s", data, at)
         if magic == bytes(4):
-            break  # the rest of a block
+            assert not any(data[at:]) and len(data) - at < 4096, (path, at)  # the rest of a block
+            break
         assert magic == b"CKR1" and struct.unpack_from("<I", data, at + 108)[0] == zlib.crc32(data[at:at + 108]), (path, at)
         assert codec == 0 and raw == stored and number == ordinal, (path, at)
         payload = data[at + 112:at + 112 + stored]
