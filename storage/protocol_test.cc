@@ -1,5 +1,6 @@
 // The rules of the storage protocol, each with a test that fails without it. docs/architecture.md has them in words.
 // What two transactions may not do to each other is in session_interleaving_test.cc and pack_interleaving_test.cc.
+#include <algorithm>
 #include <fstream>
 
 #include "base/random.h"
@@ -65,6 +66,20 @@ TEST_F(Protocol, APositiveAnswerIsPinned) {
   ASSERT_THAT(missing.status(), IsOk());
   EXPECT_EQ(*missing, "\x02");
   EXPECT_THAT(Pins(SessionOf(*save)), ElementsAre(PackIdOf(ChunkRowOf(Data('a')))));
+}
+
+TEST_F(Protocol, AnswersToManyStandWhereTheyWereAskedFor) {
+  ASSERT_THAT(Save(BeginOf("r", 1), {{"m.a", Data('a')}}).status(), IsOk());
+  std::string digests;
+  const std::vector<std::size_t> there = {0, 1023, 1024, 2049};
+  for (std::size_t i = 0; i < 2050; ++i)
+    digests += DigestOf(std::count(there.begin(), there.end(), i) != 0 ? Data('a') : "nobody has " + std::to_string(i));
+  const auto missing = Begin(BeginOf("r", 2))->Have(digests);
+  ASSERT_THAT(missing.status(), IsOk());
+  std::vector<std::size_t> found;
+  for (std::size_t i = 0; i < 2050; ++i)
+    if ((static_cast<unsigned char>((*missing)[i / 8]) >> i % 8 & 1) == 0) found.push_back(i);
+  EXPECT_EQ(found, there);
 }
 
 TEST_F(Protocol, AnAckPinsThePackThatWasWritten) {

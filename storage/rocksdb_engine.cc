@@ -72,6 +72,10 @@ rocksdb::Options DatabaseOptions() {
   table.block_cache = rocksdb::NewLRUCache(std::size_t{64} << 20);
   table.cache_index_and_filter_blocks = true;
   table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
+  // Filters and indexes in blocks of their own, too: one for a whole file is half a MiB, and with ten million chunks
+  // each lookup would read one anew, as two do not fit into a part of the cache.
+  table.partition_filters = true;
+  table.index_type = rocksdb::BlockBasedTableOptions::kTwoLevelIndexSearch;
   // Most reads are of single keys, many of them of chunks that nobody has stored.
   table.data_block_index_type = rocksdb::BlockBasedTableOptions::kDataBlockBinaryAndHash;
   options.memtable_whole_key_filtering = true;

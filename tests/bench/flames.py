@@ -53,16 +53,17 @@ class Perf:
             pass_fds=(orders[0], answers[1]),
         )
         os.write(orders[1], b"enable\n")
+        os.close(orders[0])
         os.close(answers[1])
-        begun = os.read(answers[0], 100)
-        for end in (*orders, answers[0]):
-            os.close(end)
-        if not begun:
+        self.orders, self.answers = orders[1], answers[0]
+        if not os.read(self.answers, 100):
             sys.exit(f"flames: perf: {self.process.communicate()[1]}")
 
     def stop(self):
-        self.process.terminate()
+        os.write(self.orders, b"stop\n")
         self.process.communicate()
+        os.close(self.orders)
+        os.close(self.answers)
 
     def stacks(self):
         """How many samples there are of each stack: of (name, library), outermost first."""

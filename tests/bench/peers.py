@@ -79,15 +79,19 @@ def measure(setting):
                 (folder / "out.pth").unlink(missing_ok=True)
                 return timed(lambda: server.ctl("restore", "bench:latest", folder / "out.pth"))
 
+            def load(into):
+                training.train()  # all has to be restored, whoever came before
+                return timed(into)
+
             loads = {
-                "restore: restore_into": lambda: timed(lambda: client.restore_into("bench:latest", training.state())),
-                "restore: torch.load + load_state_dict": lambda: timed(lambda: trainer.load_file_into(training, file)),
-                "restore: safetensors load_file + copy_": lambda: timed(lambda: load_safetensors(training, tensors)),
-                "restore: dcp.load": lambda: timed(lambda: dcp.load(training.state(), checkpoint_id=shards)),
+                "restore: restore_into": lambda: load(lambda: client.restore_into("bench:latest", training.state())),
+                "restore: torch.load + load_state_dict": lambda: load(lambda: trainer.load_file_into(training, file)),
+                "restore: safetensors load_file + copy_": lambda: load(lambda: load_safetensors(training, tensors)),
+                "restore: dcp.load": lambda: load(lambda: dcp.load(training.state(), checkpoint_id=shards)),
                 "restore: ckptctl restore, file": restore_file,
             }
             loads |= {f"restore: {tool.name}, file": lambda tool=tool: give_back(tool) for tool in tools}
-            alternate(result, setting.rounds, loads, training.train)
+            alternate(result, setting.rounds, loads)
     for other in list(saves)[1:]:
         result.ratio(f"time: client.save / {other.removeprefix('save: ')}", "save: client.save", other)
     for other in list(loads)[1:]:
