@@ -14,7 +14,6 @@
 #include "storage/file_system.h"
 
 namespace ckpt::storage {
-
 namespace {
 
 bool SetDirect(int fd, bool direct) {

@@ -21,7 +21,7 @@ class BlockBuffer {
   [[nodiscard]] std::span<std::byte> bytes() { return {data_.get(), kSize}; }
 
  private:
-  // A batch of save_stream.cc fits, so that the disk gets it as one write.
+  // As a rule a batch of save_stream.cc fits, so that the disk gets it as one write.
   static constexpr std::size_t kSize = (std::size_t{4} << 20) + (std::size_t{64} << 10);
   struct Free {
     void operator()(std::byte* data) const { std::free(data); }

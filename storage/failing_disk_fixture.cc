@@ -47,6 +47,8 @@ std::string PathOf(int fd) {
   return {path.data(), size < 0 ? 0 : static_cast<std::size_t>(size)};
 }
 
+bool IsDirect(int fd) { return (fcntl(fd, F_GETFL) & O_DIRECT) != 0; }
+
 // What a call should do: fail with an error, or take so many bytes.
 struct Order {
   int error = 0;
@@ -60,15 +62,9 @@ Order OrderFor(std::string_view call, int fd) {
   const std::string path = PathOf(fd);
   if (path.find(disk->part) == path.npos) return {};
   disk->calls.push_back(std::string(call) + " " + path);
+  if (call == "pwrite") ++(IsDirect(fd) ? disk->writes.direct : disk->writes.cached);
   const auto error = disk->errors.find(call);
   return {error == disk->errors.end() ? 0 : error->second, disk->limit, disk->refuse_direct};
-}
-
-void CountWrite(int fd, bool direct) {
-  const MutexLock lock(DiskMutex());
-  Disk* const disk = TheDisk().get();
-  if (disk == nullptr || PathOf(fd).find(disk->part) == std::string::npos) return;
-  ++(direct ? disk->writes.direct : disk->writes.cached);
 }
 
 std::optional<std::uint64_t> FakeFreeBytes() {
@@ -144,9 +140,7 @@ int fdatasync(int fd) {
 ssize_t pwrite(int fd, const void* data, size_t size, off_t offset) {
   static auto* const real = Real<ssize_t(int, const void*, size_t, off_t)>("pwrite");
   const Order order = OrderFor("pwrite", fd);
-  const bool direct = (fcntl(fd, F_GETFL) & O_DIRECT) != 0;
-  if (order.refuse_direct && direct) return Fails(EINVAL);
-  CountWrite(fd, direct);
+  if (order.refuse_direct && IsDirect(fd)) return Fails(EINVAL);
   return order.error != 0 ? Fails(order.error) : real(fd, data, std::min(size, order.limit), offset);
 }
 

@@ -33,7 +33,7 @@ class FailingDisk {
   // The calls so far: "fsync /path".
   std::vector<std::string> calls() const;
 
-  // How many pwrites were done past the page cache, and how many through it.
+  // How many pwrites were to go past the page cache, and how many through it.
   struct Writes {
     int direct = 0;
     int cached = 0;
