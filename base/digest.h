@@ -59,6 +59,10 @@ Digest Sha256(std::span<const Bytes> pieces);
 Digest Sha256(Bytes data);
 inline Digest Sha256(std::string_view data) { return Sha256(AsBytes(data)); }
 
+// SHA-256 of each of two. Where the processor has SHA instructions it takes little more than half the time of two
+// calls, as far as the shorter one goes.
+std::array<Digest, 2> Sha256Pair(std::span<const Bytes> a, std::span<const Bytes> b);
+
 // XXH3-128 (seed 0) over the concatenation of the pieces.
 Fingerprint Xxh3(std::span<const Bytes> pieces);
 Fingerprint Xxh3(Bytes data);

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <random>
+#include <vector>
+
 namespace ckpt {
 namespace {
 
@@ -14,6 +17,38 @@ TEST(Digest, PiecesAreOneText) {
   const std::array<Bytes, 3> pieces = {AsBytes("a"), AsBytes(""), AsBytes("bc")};
   EXPECT_EQ(Sha256(pieces), Sha256("abc"));
   EXPECT_EQ(Xxh3(pieces), Xxh3("abc"));
+}
+
+// The text in pieces of random sizes, some of them empty.
+std::vector<Bytes> Pieces(std::string_view text, std::minstd_rand& random) {
+  std::vector<Bytes> pieces;
+  while (!text.empty()) {
+    const std::size_t limit = random() % 2 == 0 ? 100 : 5000;
+    const std::size_t size = std::min<std::size_t>(text.size(), random() % limit);
+    pieces.push_back(AsBytes(text.substr(0, size)));
+    text.remove_prefix(size);
+  }
+  return pieces;
+}
+
+TEST(Digest, OfAPairIsThatOfEach) {
+  std::minstd_rand random(1);
+  std::string data(1 << 20, '\0');
+  for (char& c : data) c = static_cast<char>(random() >> 8);
+  const std::string_view text = data;
+  const auto expect_same = [&](std::string_view a, std::string_view b) {
+    EXPECT_EQ(Sha256Pair(Pieces(a, random), Pieces(b, random)), (std::array{Sha256(a), Sha256(b)}))
+        << a.size() << " and " << b.size() << " bytes";
+  };
+  // All lengths about the end of a block, where the padding takes one block or two.
+  for (std::size_t a = 0; a <= 130; ++a) expect_same(text.substr(7, a), text.substr(a, (a * 37) % 131));
+  for (int i = 0; i < 200; ++i)
+    expect_same(text.substr(random() % 3000, random() % 20'000), text.substr(0, random() % 20'000));
+  expect_same(text, text.substr(1));
+  expect_same(text, "");
+  expect_same("", text);
+  const std::array whole = {AsBytes(text)};
+  EXPECT_EQ(Sha256Pair(whole, whole), (std::array{Sha256(text), Sha256(text)}));
 }
 
 TEST(Fingerprint, IsCanonicalXxh3) {

@@ -50,6 +50,8 @@ class Planner {
       for (std::uint64_t box = 0; box < layout.box_count(tensor); ++box) take(tensor, box);
   }
 
+  using Chunks = std::span<const std::uint64_t>;
+
   // Those that Compare will ask for, on all cores.
   absl::Status ComputeFingerprints() {
     std::vector<std::uint64_t> chunks;
@@ -59,11 +61,20 @@ class Planner {
       const std::uint64_t first = layout.first(tensor, box);
       for (std::uint64_t i = 0; i < layout.box_chunk_count(tensor, box); ++i) chunks.push_back(first + i);
     });
-    for (std::size_t begin = 0, end = 0; begin < chunks.size(); begin = end) {
-      for (std::uint64_t bytes = 0; end < chunks.size() && bytes < kWindowBytes; ++end)
-        bytes += chunks_.bytes(chunks[end]).size();
-      ParallelFor(end - begin, [&](std::size_t i) { chunks_.fingerprint(chunks[begin + i]); });
-      for (std::size_t i = begin; i < end; ++i) chunks_.ReleaseChunks(chunks[i], chunks[i] + 1);
+    return Read(chunks, [this](Chunks window) {
+      ParallelFor(window.size(), [&](std::size_t i) { chunks_.fingerprint(window[i]); });
+    });
+  }
+
+  // Calls body with the chunks, so many at a time that what it reads may be in memory together.
+  absl::Status Read(Chunks chunks, absl::FunctionRef<void(Chunks)> body) {
+    while (!chunks.empty()) {
+      std::size_t count = 0;
+      for (std::uint64_t bytes = 0; count < chunks.size() && bytes < kWindowBytes; ++count)
+        bytes += chunks_.bytes(chunks[count]).size();
+      body(chunks.first(count));
+      for (const std::uint64_t chunk : chunks.first(count)) chunks_.ReleaseChunks(chunk, chunk + 1);
+      chunks = chunks.subspan(count);
       CKPT_RETURN_IF_ERROR(interrupts_.Check());
     }
     return absl::OkStatus();
@@ -93,7 +104,7 @@ class Planner {
   }
 
   // Asks about chunks whose digests are known and notes which may be cited. Returns how many.
-  absl::StatusOr<std::size_t> Ask(std::span<const std::uint64_t> asked) {
+  absl::StatusOr<std::size_t> Ask(Chunks asked) {
     if (asked.empty()) return 0;
     std::vector<Digest> digests;
     digests.reserve(asked.size());
@@ -110,16 +121,12 @@ class Planner {
     const std::size_t step = std::max<std::size_t>(1, unknown_.size() / wanted);
     for (std::size_t i = step / 2; i < unknown_.size() && probes.size() < wanted; i += step) {
       if (IsFill(chunks_.bytes(unknown_[i]))) continue;
-      chunks_.ComputeDigest(unknown_[i]);
       probes.push_back(unknown_[i]);
     }
+    chunks_.ComputeDigests(probes);
     CKPT_ASSIGN_OR_RETURN(const std::size_t found, Ask(probes));
     if (found == 0) return absl::OkStatus();
-    for (const std::uint64_t chunk : unknown_) {
-      chunks_.ComputeDigest(chunk);
-      chunks_.ReleaseChunks(chunk, chunk + 1);
-      CKPT_RETURN_IF_ERROR(interrupts_.Check());
-    }
+    CKPT_RETURN_IF_ERROR(Read(unknown_, [this](Chunks window) { chunks_.ComputeDigests(window); }));
     return Ask(unknown_).status();
   }
 

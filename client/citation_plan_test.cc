@@ -1,5 +1,6 @@
 #include "client/citation_plan.h"
 
+#include <numeric>
 #include <set>
 
 #include "absl/strings/str_cat.h"
@@ -36,7 +37,10 @@ class CitationPlan : public ::testing::Test {
   // What a save of the tensors as they are now would have left in the memory and at the server.
   void Stored(bool remember) {
     SaveChunks chunks = MakeChunks();
-    for (std::uint64_t i = 0; i < chunks.layout().chunk_count(); ++i) server_.insert(chunks.ComputeDigest(i));
+    std::vector<std::uint64_t> all(chunks.layout().chunk_count());
+    std::iota(all.begin(), all.end(), std::uint64_t{0});
+    chunks.ComputeDigests(all);
+    for (const std::uint64_t chunk : all) server_.insert(chunks.digest(chunk));
     if (remember) memory_.Learn(chunks.Known());
   }
   std::vector<bool> Plan(SaveChunks& chunks, const AckedChunks& acked = {}, bool probe = true) {

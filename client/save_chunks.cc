@@ -1,5 +1,11 @@
 #include "client/save_chunks.h"
 
+#include <algorithm>
+#include <array>
+#include <iterator>
+
+#include "client/parallel.h"
+
 namespace ckpt::client {
 
 SaveChunks::SaveChunks(const TensorSet& tensors, Limits limits, Release release)
@@ -38,13 +44,24 @@ void SaveChunks::SetDigest(std::uint64_t chunk, const Digest& digest) {
   chunks_[chunk].known |= kDigest;
 }
 
-const Digest& SaveChunks::ComputeDigest(std::uint64_t chunk) {
-  if (!has_digest(chunk)) {
-    SetDigest(chunk, Sha256(bytes(chunk)));
+void SaveChunks::ComputeDigests(std::span<const std::uint64_t> chunks) {
+  std::vector<std::uint64_t> wanted;
+  std::copy_if(chunks.begin(), chunks.end(), std::back_inserter(wanted),
+               [&](auto chunk) { return !has_digest(chunk); });
+  const auto note = [&](std::uint64_t chunk, const Digest& digest) {
+    SetDigest(chunk, digest);
     chunks_[chunk].known |= kHashed;
     fingerprint(chunk);  // while the bytes are in the cache: they will be remembered by it
-  }
-  return digest(chunk);
+  };
+  ParallelFor((wanted.size() + 1) / 2, [&](std::size_t i) {
+    const std::uint64_t a = wanted[2 * i];
+    if (2 * i + 1 == wanted.size()) return note(a, Sha256(bytes(a)));
+    const std::uint64_t b = wanted[2 * i + 1];
+    const std::array pieces = {bytes(a), bytes(b)};
+    const auto digests = Sha256Pair(std::span(pieces).first(1), std::span(pieces).last(1));
+    note(a, digests[0]);
+    note(b, digests[1]);
+  });
 }
 
 std::uint64_t SaveChunks::BytesOf(std::uint8_t known) const {

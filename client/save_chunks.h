@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -41,7 +42,8 @@ class SaveChunks {
   [[nodiscard]] bool has_digest(std::uint64_t chunk) const { return (chunks_[chunk].known & kDigest) != 0; }
   [[nodiscard]] const Digest& digest(std::uint64_t chunk) const { return chunks_[chunk].id.digest; }
   void SetDigest(std::uint64_t chunk, const Digest& digest);
-  const Digest& ComputeDigest(std::uint64_t chunk);
+  // Of those of the chunks that have none, on all cores.
+  void ComputeDigests(std::span<const std::uint64_t> chunks);
 
   // Counts a chunk that goes over the wire.
   void MarkSent(std::uint64_t chunk);

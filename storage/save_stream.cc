@@ -206,14 +206,30 @@ absl::Status SaveStream::AddChunk(Payload payload, std::string_view fingerprint)
                      absl::StrCat("chunk ", tensors_.next_chunk(), " of tensor ", tensors_.tensor().path(),
                                   " does not have the fingerprint that came with it: its bytes changed on the way; "
                                   "send it again"));
-  item.digest = Sha256(payload.pieces);
   item.raw_length = static_cast<std::uint32_t>(size);
   item.payload = std::move(payload);
-  return AddItem(std::move(item));
+  CKPT_RETURN_IF_ERROR(TakeChunk(item));
+  unhashed_.push_back(std::move(item));
+  return unhashed_.size() == 2 || tensors_.Complete() ? Hash() : absl::OkStatus();
+}
+
+// Hashes the chunks that wait for that, two of them at once.
+absl::Status SaveStream::Hash() {
+  std::vector<BatchItem> items = std::exchange(unhashed_, {});
+  if (items.size() == 2) {
+    const auto digests = Sha256Pair(items[0].payload->pieces, items[1].payload->pieces);
+    items[0].digest = digests[0];
+    items[1].digest = digests[1];
+  } else if (items.size() == 1) {
+    items[0].digest = Sha256(items[0].payload->pieces);
+  }
+  for (BatchItem& item : items) CKPT_RETURN_IF_ERROR(AddHashed(std::move(item)));
+  return absl::OkStatus();
 }
 
 absl::Status SaveStream::Cite(std::string_view list) {
   CKPT_ASSIGN_OR_RETURN(const std::vector<Digest> digests, SplitDigests(list));
+  CKPT_RETURN_IF_ERROR(Hash());
   for (const Digest& digest : digests) {
     BatchItem item;
     item.digest = digest;
@@ -228,29 +244,39 @@ absl::Status SaveStream::Cite(std::string_view list) {
       item.fingerprint = promise->second.fingerprint;
       item.raw_length = promise->second.raw_length;
     }
-    CKPT_RETURN_IF_ERROR(AddItem(std::move(item)));
+    CKPT_RETURN_IF_ERROR(TakeChunk(item));
+    CKPT_RETURN_IF_ERROR(AddHashed(std::move(item)));
   }
   return absl::OkStatus();
 }
 
-// Takes a chunk, or a record of the manifest, in its order.
-absl::Status SaveStream::AddItem(BatchItem item) {
-  if (item.kind == RecordKind::kChunk) {
-    if (has_state_) return OutOfOrder("a chunk comes after the state tree");
-    item.tensor = tensors_.count() == 0 ? 0 : tensors_.number();
-    item.index = tensors_.next_chunk();
-    CKPT_RETURN_IF_ERROR(tensors_.AddChunk(item.digest, item.fingerprint, item.raw_length));
-    if (++chunks_ > kMaxChunks)
-      return MakeError(absl::StatusCode::kInvalidArgument, "TOO_LARGE",
-                       absl::StrCat("a state may have ", kMaxChunks, " chunks at most"));
-  }
-  const bool finished = item.kind == RecordKind::kChunk && tensors_.Complete();
-  if (!again_) {
-    if (item.payload.has_value()) pending_bytes_ += item.raw_length;
-    pending_.push_back(std::move(item));
-    if (pending_bytes_ >= BatchBytes() || pending_.size() >= kBatchItems) CKPT_RETURN_IF_ERROR(Flush(true));
-  }
-  return finished ? manifest_.AddTensor(tensors_.tensor(), tensors_.size_bytes()) : absl::OkStatus();
+// Takes the next chunk of the tensor at hand, but for its digest.
+absl::Status SaveStream::TakeChunk(BatchItem& item) {
+  if (has_state_) return OutOfOrder("a chunk comes after the state tree");
+  item.tensor = tensors_.count() == 0 ? 0 : tensors_.number();
+  item.index = tensors_.next_chunk();
+  CKPT_RETURN_IF_ERROR(tensors_.AddChunk(item.fingerprint, item.raw_length));
+  if (++chunks_ > kMaxChunks)
+    return MakeError(absl::StatusCode::kInvalidArgument, "TOO_LARGE",
+                     absl::StrCat("a state may have ", kMaxChunks, " chunks at most"));
+  return absl::OkStatus();
+}
+
+// Goes on with the first chunk that was taken and had no digest.
+absl::Status SaveStream::AddHashed(BatchItem item) {
+  const bool is_last = tensors_.Complete() && item.index + 1 == tensors_.next_chunk();
+  tensors_.AddDigest(item.digest);
+  CKPT_RETURN_IF_ERROR(AddPending(std::move(item)));
+  return is_last ? manifest_.AddTensor(tensors_.tensor(), tensors_.size_bytes()) : absl::OkStatus();
+}
+
+// Adds a chunk, or a record of the manifest, to the batch.
+absl::Status SaveStream::AddPending(BatchItem item) {
+  if (again_) return absl::OkStatus();
+  if (item.payload.has_value()) pending_bytes_ += item.raw_length;
+  pending_.push_back(std::move(item));
+  const bool full = pending_bytes_ >= BatchBytes() || pending_.size() >= kBatchItems;
+  return full ? Submit() : absl::OkStatus();
 }
 
 std::uint64_t SaveStream::BatchBytes() const {
@@ -261,7 +287,7 @@ std::uint64_t SaveStream::BatchBytes() const {
 absl::Status SaveStream::AddRecord(RecordKind kind, const Digest& digest, std::string record) {
   const Fingerprint fingerprint = Xxh3(record);
   const auto size = static_cast<std::uint32_t>(record.size());
-  return AddItem({kind, digest, fingerprint, size, Payload::Of(std::move(record)), 0, 0});
+  return AddPending({kind, digest, fingerprint, size, Payload::Of(std::move(record)), 0, 0});
 }
 
 ManifestDraft::Sink SaveStream::RecordSink() {
@@ -271,19 +297,24 @@ ManifestDraft::Sink SaveStream::RecordSink() {
 }
 
 absl::Status SaveStream::Flush(bool wait) {
-  if (again_ || pending_.empty()) return absl::OkStatus();
-  if (!wait) {
+  if (!again_ && !wait) {
     CKPT_ASSIGN_OR_RETURN(const bool idle, writer_->Idle());
     if (!idle) return absl::OkStatus();
   }
+  CKPT_RETURN_IF_ERROR(Hash());
+  return Submit();
+}
+
+absl::Status SaveStream::Submit() {
+  if (again_ || pending_.empty()) return absl::OkStatus();
   pending_bytes_ = 0;
   return writer_->Submit(std::exchange(pending_, {}));
 }
 
 absl::StatusOr<bool> SaveStream::Settled() {
-  if (again_) return true;
+  if (again_) return unhashed_.empty();
   CKPT_ASSIGN_OR_RETURN(const bool idle, writer_->Idle());
-  return idle && pending_.empty();
+  return idle && pending_.empty() && unhashed_.empty();
 }
 
 absl::Status SaveStream::Settle() { return again_ ? absl::OkStatus() : writer_->Drain(); }

@@ -61,7 +61,7 @@ class SaveStream {
   // True when all that was taken is durable. The first error of what was on its way to disk: then the stream is over.
   absl::StatusOr<bool> Settled();
 
-  // Sends what is pending on its way to disk. Without `wait` only if the writer has nothing to do.
+  // Sends what was taken on its way to disk. Without `wait` only if the writer has nothing to do.
   absl::Status Flush(bool wait);
 
   // Waits until what was flushed is durable.
@@ -75,7 +75,11 @@ class SaveStream {
   SaveStream(Store& store, std::uint32_t chunk_size, BegunSession begun, OnAck on_ack, OnWork on_work);
 
   void OnDurable(const std::vector<BatchItem>& items);
-  absl::Status AddItem(BatchItem item);
+  absl::Status TakeChunk(BatchItem& item);
+  absl::Status Hash();
+  absl::Status AddHashed(BatchItem item);
+  absl::Status AddPending(BatchItem item);
+  absl::Status Submit();
   [[nodiscard]] std::uint64_t BatchBytes() const;
   absl::Status AddRecord(RecordKind kind, const Digest& digest, std::string record);
   ManifestDraft::Sink RecordSink();
@@ -117,6 +121,7 @@ class SaveStream {
   absl::flat_hash_map<Digest, Promise> promised_ CKPT_GUARDED_BY(mutex_);
   std::uint64_t acked_chunks_ = 0;  // the writer's thread's own
 
+  std::vector<BatchItem> unhashed_;  // the last chunk, which waits for the next, to be hashed with it
   std::vector<BatchItem> pending_;
   std::uint64_t pending_bytes_ = 0;
   std::unique_ptr<BatchWriter> writer_;  // last: its thread uses the rest

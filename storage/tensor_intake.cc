@@ -129,6 +129,7 @@ absl::Status TensorIntake::ExpectChunks() {
                      absl::StrCat("its ", size_, " bytes are more than ", kMaxChunksPerTensor, " chunks; split it"));
   }
   box_ = -1;
+  digest_box_ = 0;
   box_left_ = 0;
   EnterBox();
   return absl::OkStatus();
@@ -141,7 +142,7 @@ void TensorIntake::EnterBox() {
 
 std::uint64_t TensorIntake::next_chunk_size() const { return std::min<std::uint64_t>(chunk_size_, box_left_); }
 
-absl::Status TensorIntake::AddChunk(const Digest& digest, const Fingerprint& fingerprint, std::uint64_t size_bytes) {
+absl::Status TensorIntake::AddChunk(const Fingerprint& fingerprint, std::uint64_t size_bytes) {
   if (Complete())
     return MakeError(absl::StatusCode::kInvalidArgument, "WRONG_SIZE",
                      places_.empty() ? "a chunk comes before any tensor"
@@ -150,13 +151,21 @@ absl::Status TensorIntake::AddChunk(const Digest& digest, const Fingerprint& fin
   if (size_bytes != next_chunk_size())
     return Invalid(tensor_, "WRONG_SIZE",
                    absl::StrCat("chunk ", chunks_, " must have ", next_chunk_size(), " bytes, not ", size_bytes));
-  v1::Box& box = *tensor_.mutable_boxes(box_);
-  box.mutable_digests()->append(digest.view());
-  box.mutable_fingerprints()->append(fingerprint.view());
+  tensor_.mutable_boxes(box_)->mutable_fingerprints()->append(fingerprint.view());
   ++chunks_;
   box_left_ -= size_bytes;
   EnterBox();
   return absl::OkStatus();
+}
+
+void TensorIntake::AddDigest(const Digest& digest) {
+  const auto has_all = [](const v1::Box& box) {
+    return box.digests().size() / Digest::kSize == box.fingerprints().size() / Fingerprint::kSize;
+  };
+  while (digest_box_ < box_ && has_all(tensor_.boxes(digest_box_))) ++digest_box_;
+  v1::Box& box = *tensor_.mutable_boxes(digest_box_);
+  CKPT_CHECK(!has_all(box));
+  box.mutable_digests()->append(digest.view());
 }
 
 absl::Status TensorIntake::Place(std::uint64_t number, std::string_view path, std::string_view component) {

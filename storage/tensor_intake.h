@@ -26,9 +26,12 @@ class TensorIntake {
   absl::Status Begin(v1::Tensor header);
 
   // Takes the next chunk of the tensor. InvalidArgument WRONG_SIZE when none is due, or not of this size.
-  absl::Status AddChunk(const Digest& digest, const Fingerprint& fingerprint, std::uint64_t size_bytes);
+  absl::Status AddChunk(const Fingerprint& fingerprint, std::uint64_t size_bytes);
 
-  // True when the tensor at hand has all its chunks.
+  // The digest of the first chunk that was taken and has none yet.
+  void AddDigest(const Digest& digest);
+
+  // True when the tensor at hand has all its chunks; it is whole when they have their digests, too.
   [[nodiscard]] bool Complete() const { return chunks_ == wanted_chunks_; }
 
   // The tensor at hand, its number, the bytes of its whole that it adds to the checkpoint, and the next chunk's index,
@@ -60,8 +63,9 @@ class TensorIntake {
   std::uint64_t size_ = 0;
   std::uint64_t chunks_ = 0;
   std::uint64_t wanted_chunks_ = 0;
-  // The box that the next chunk belongs to.
+  // The box that the next chunk belongs to, and the one that the next digest does, or an earlier one.
   int box_ = 0;
+  int digest_box_ = 0;
   std::uint64_t box_left_ = 0;  // bytes of it to come
 
   // By number.
