@@ -5,8 +5,8 @@
 #include <memory>
 
 #include "absl/functional/function_ref.h"
+#include "base/parallel.h"
 #include "base/status.h"
-#include "client/parallel.h"
 
 namespace ckpt::client {
 namespace {

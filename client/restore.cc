@@ -7,10 +7,10 @@
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "base/box.h"
+#include "base/parallel.h"
 #include "base/state_walk.h"
 #include "base/status.h"
 #include "base/utf8.h"
-#include "client/parallel.h"
 
 namespace ckpt::client {
 namespace {

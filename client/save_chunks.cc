@@ -4,7 +4,7 @@
 #include <array>
 #include <iterator>
 
-#include "client/parallel.h"
+#include "base/parallel.h"
 
 namespace ckpt::client {
 

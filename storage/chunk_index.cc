@@ -12,13 +12,19 @@
 namespace ckpt::storage {
 namespace {
 
-// Pins the pack for the session. The caller holds the pack's row at least shared.
-absl::Status PutPin(Transaction& txn, const SessionId& session, const PackId& pack) {
-  const std::string key = keys::PinBySession(session, pack);
-  CKPT_ASSIGN_OR_RETURN(const auto pinned, txn.Get(key, Hold::kNone));
-  if (pinned.has_value()) return absl::OkStatus();
-  CKPT_RETURN_IF_ERROR(txn.Put(key, ""));
-  return txn.Put(keys::PinByPack(pack, session), "");
+// Pins the packs for the session. The caller holds the packs' rows at least shared.
+absl::Status PutPins(Transaction& txn, const SessionId& session, const std::set<PackId>& packs) {
+  std::vector<std::string> by_session;
+  for (const PackId& pack : packs) by_session.push_back(keys::PinBySession(session, pack));
+  CKPT_ASSIGN_OR_RETURN(const auto pinned, txn.MultiGet(by_session, Hold::kNone));
+  std::size_t i = 0;
+  for (const PackId& pack : packs) {
+    const std::size_t pin = i++;
+    if (pinned[pin].has_value()) continue;
+    CKPT_RETURN_IF_ERROR(txn.Put(by_session[pin], ""));
+    CKPT_RETURN_IF_ERROR(txn.Put(keys::PinByPack(pack, session), ""));
+  }
+  return absl::OkStatus();
 }
 
 // True when the row may be relied on: its pack, which is held shared from now on, is usable and so is the record.
@@ -39,11 +45,11 @@ absl::Status DropUnusedPack(Transaction& txn, const VersionId& version, const Pa
 // has a pin on the old pack may mean this record, so the new pack gets them all; the references move record by record.
 absl::Status Heal(Transaction& txn, HeldPacks& packs, const v1::ChunkRow& old, const RecordLocation& fresh) {
   CKPT_ASSIGN_OR_RETURN(const PackId pack, PackOfRow(old));
-  CKPT_RETURN_IF_ERROR(packs.HoldExclusive(pack));
+  CKPT_RETURN_IF_ERROR(packs.Leave(pack));
   CKPT_RETURN_IF_ERROR(
       ForEachRow(txn, keys::PinsOfPack(pack), [&](const std::string& key, const std::string&) -> absl::Status {
         CKPT_ASSIGN_OR_RETURN(const SessionId session, keys::PinningSessionOf(key));
-        return PutPin(txn, session, fresh.pack);
+        return PutPins(txn, session, {fresh.pack});
       }));
   std::vector<std::pair<std::string, v1::ReferenceRow>> users;
   CKPT_RETURN_IF_ERROR(ForEachRow(txn, keys::ReferencesOfPack(pack),
@@ -124,7 +130,7 @@ absl::StatusOr<std::vector<std::optional<v1::ChunkRow>>> ReadRows(Transaction& t
   std::vector<std::string> row_keys;
   row_keys.reserve(records.size());
   for (const RecordName& record : records) row_keys.push_back(RecordKey(domain, record));
-  CKPT_ASSIGN_OR_RETURN(const auto values, txn.MultiGet(row_keys));
+  CKPT_ASSIGN_OR_RETURN(const auto values, txn.MultiGet(row_keys, Hold::kNone));
   std::vector<std::optional<v1::ChunkRow>> rows(records.size());
   for (std::size_t i = 0; i < records.size(); ++i) {
     if (!values[i].has_value()) continue;
@@ -140,23 +146,28 @@ absl::StatusOr<std::vector<std::optional<Promise>>> ChunkIndex::Pin(const Sessio
     promises.assign(records.size(), std::nullopt);
     CKPT_RETURN_IF_ERROR(HoldSession(txn, session, Hold::kShared).status());
     HeldPacks packs(txn);
-    CKPT_ASSIGN_OR_RETURN(const auto seen, ReadRows(txn, session.domain, records));
+    CKPT_ASSIGN_OR_RETURN(auto rows, ReadRows(txn, session.domain, records));
     std::set<PackId> wanted;
-    for (const auto& row : seen) {
+    for (const auto& row : rows) {
       if (!row.has_value()) continue;
       CKPT_ASSIGN_OR_RETURN(const PackId pack, PackOfRow(*row));
       wanted.insert(pack);
     }
-    for (const PackId& pack : wanted) CKPT_RETURN_IF_ERROR(packs.Usable(pack).status());
-    // Now that the packs are held nothing moves out of them: what the rows say now is true when the pins are there.
-    std::vector<std::size_t> there;
+    CKPT_RETURN_IF_ERROR(packs.Hold(wanted));
+    // Now that the packs are held nothing leaves them, and what a row said before is true of a pack that nothing has
+    // left. That the record was quarantined meanwhile may have gone unseen, as if it were a moment later.
+    std::vector<std::size_t> moving;
     std::vector<RecordName> again;
-    for (std::size_t i = 0; i < seen.size(); ++i) {
-      if (!seen[i].has_value()) continue;
-      there.push_back(i);
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      if (!rows[i].has_value()) continue;
+      CKPT_ASSIGN_OR_RETURN(const PackId pack, PackOfRow(*rows[i]));
+      CKPT_ASSIGN_OR_RETURN(const bool left, packs.Left(pack));
+      if (!left) continue;
+      moving.push_back(i);
       again.push_back(records[i]);
     }
-    CKPT_ASSIGN_OR_RETURN(const auto rows, ReadRows(txn, session.domain, again));
+    CKPT_ASSIGN_OR_RETURN(auto now, ReadRows(txn, session.domain, again));
+    for (std::size_t i = 0; i < now.size(); ++i) rows[moving[i]] = std::move(now[i]);
     std::set<PackId> pin;
     for (std::size_t i = 0; i < rows.size(); ++i) {
       if (!rows[i].has_value()) continue;
@@ -167,11 +178,10 @@ absl::StatusOr<std::vector<std::optional<Promise>>> ChunkIndex::Pin(const Sessio
       const auto fingerprint = Fingerprint::From(rows[i]->fingerprint());
       if (!fingerprint.has_value())
         return MakeError(absl::StatusCode::kDataLoss, "CATALOG_DAMAGED", "a record's row has no fingerprint");
-      promises[there[i]] = Promise{*fingerprint, rows[i]->raw_length()};
+      promises[i] = Promise{*fingerprint, rows[i]->raw_length()};
       pin.insert(pack);
     }
-    for (const PackId& pack : pin) CKPT_RETURN_IF_ERROR(PutPin(txn, session.id, pack));
-    return absl::OkStatus();
+    return PutPins(txn, session.id, pin);
   };
   CKPT_RETURN_IF_ERROR(engine_.Transact(KvEngine::Durability::kSync, body));
   return promises;
@@ -211,7 +221,7 @@ absl::StatusOr<IndexResult> ChunkIndex::Index(const SessionRef& session, IndexBa
     }
     for (const auto& [key, entry] : sorted) CKPT_RETURN_IF_ERROR(IndexEntryRow(txn, packs, key, *entry, pin, result));
     if (!result.gone.empty()) return gone;
-    for (const PackId& pack : pin) CKPT_RETURN_IF_ERROR(PutPin(txn, session.id, pack));
+    CKPT_RETURN_IF_ERROR(PutPins(txn, session.id, pin));
     batch.progress.set_new_bytes(result.new_bytes);
     return PutRow(txn, keys::Progress(session.id, session.rank, session.fence, batch.number), batch.progress);
   });

@@ -37,8 +37,9 @@ class InterleavingEngine::Watched final : public Transaction {
   absl::StatusOr<std::optional<std::string>> Get(std::string_view key, Hold hold) override {
     return Call([&] { return txn_.Get(key, hold); });
   }
-  absl::StatusOr<std::vector<std::optional<std::string>>> MultiGet(std::span<const std::string> keys) override {
-    return Call([&] { return txn_.MultiGet(keys); });
+  absl::StatusOr<std::vector<std::optional<std::string>>> MultiGet(std::span<const std::string> keys,
+                                                                   Hold hold) override {
+    return Call([&] { return txn_.MultiGet(keys, hold); });
   }
   absl::Status Put(std::string_view key, std::string_view value) override {
     return Call([&] { return txn_.Put(key, value); });

@@ -41,8 +41,9 @@ class Transaction {
   // The value, or nullopt. A hold guards absence too.
   virtual absl::StatusOr<std::optional<std::string>> Get(std::string_view key, Hold hold) = 0;
 
-  // The values of many keys, without a hold: as many as keys, in their order.
-  virtual absl::StatusOr<std::vector<std::optional<std::string>>> MultiGet(std::span<const std::string> keys) = 0;
+  // The values of many keys: as many as keys, in their order. All are held before the first is read.
+  virtual absl::StatusOr<std::vector<std::optional<std::string>>> MultiGet(std::span<const std::string> keys,
+                                                                           Hold hold) = 0;
 
   // Takes effect when the transaction commits; held exclusive from now on.
   virtual absl::Status Put(std::string_view key, std::string_view value) = 0;

@@ -63,6 +63,20 @@ TEST_P(KvEngineContract, EveryHolderWaitsForAnExclusiveOne) {
   }
 }
 
+TEST_P(KvEngineContract, MultiGetHoldsEachOfItsKeys) {
+  const auto holding = [](Hold hold) {
+    return [hold](Transaction& txn) { return txn.MultiGet(std::vector{"there"s, "absent"s}, hold).status(); };
+  };
+  for (const std::string& key : {"there"s, "absent"s}) {
+    Put("there", "1");
+    EXPECT_TRUE(PassesDuring(holding(Hold::kShared), Holding(key, Hold::kShared), kAnyTime)) << key;
+    EXPECT_FALSE(PassesDuring(holding(Hold::kExclusive), Holding(key, Hold::kShared), kLinger)) << key;
+    EXPECT_FALSE(PassesDuring(holding(Hold::kShared), Putting(key, "2"), kLinger)) << key;
+    EXPECT_TRUE(PassesDuring(holding(Hold::kNone), Putting(key, "2"), kAnyTime)) << key;
+    ASSERT_THAT(Transact(Deleting("absent")), IsOk());
+  }
+}
+
 TEST_P(KvEngineContract, NobodyChangesWhatIsHeld) {
   for (const Hold hold : {Hold::kShared, Hold::kExclusive}) {
     Put("there", "1");

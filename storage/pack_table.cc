@@ -18,6 +18,10 @@ absl::StatusOr<std::uint64_t> IndexedLength(Transaction& txn, const PackId& pack
   return length.has_value() ? length->indexed_length() : 0;
 }
 
+absl::Status NoRow(const PackId& pack) {
+  return MakeError(absl::StatusCode::kDataLoss, "CATALOG_DAMAGED", absl::StrCat("pack ", pack.ToHex(), " has no row"));
+}
+
 absl::Status Seal(Transaction& txn, const PackId& pack) {
   CKPT_ASSIGN_OR_RETURN(auto row, GetRow<v1::PackRow>(txn, keys::Pack(pack), Hold::kExclusive));
   CKPT_CHECK(row.has_value());
@@ -63,11 +67,12 @@ absl::Status PackTable::Recover(const PackStore& packs) {
     if (before.state() == v1::PackRow::DELETED) continue;
     const PackId& pack = id;  // clang 14 lets no lambda have the names of a binding
     const bool sealed = before.sealed();
+    const auto size = sizes.find(pack);
+    const std::uint64_t bytes = size == sizes.end() ? 0 : size->second;
+    if (sealed && before.quarantined() == (bytes < before.sealed_length())) continue;  // as nearly all are
     CKPT_RETURN_IF_ERROR(engine_.Transact(KvEngine::Durability::kSync, [&](Transaction& txn) -> absl::Status {
       if (!sealed) CKPT_RETURN_IF_ERROR(Seal(txn, pack));
       CKPT_ASSIGN_OR_RETURN(auto row, GetRow<v1::PackRow>(txn, keys::Pack(pack), Hold::kExclusive));
-      const auto size = sizes.find(pack);
-      const std::uint64_t bytes = size == sizes.end() ? 0 : size->second;
       const bool too_short = bytes < row->sealed_length();
       if (row->quarantined() == too_short) return absl::OkStatus();
       if (too_short) {
@@ -83,27 +88,48 @@ absl::Status PackTable::Recover(const PackStore& packs) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<v1::PackRow*> HeldPacks::Row(const PackId& pack, Hold hold) {
-  if (hold == Hold::kShared)
+absl::Status HeldPacks::Hold(const std::set<PackId>& packs) {
+  std::vector<std::string> row_keys;
+  for (const PackId& pack : packs) row_keys.push_back(keys::Pack(pack));
+  CKPT_ASSIGN_OR_RETURN(const auto values, txn_.MultiGet(row_keys, storage::Hold::kShared));
+  std::size_t i = 0;
+  for (const PackId& pack : packs) {
+    if (!values[i].has_value()) return NoRow(pack);
+    CKPT_ASSIGN_OR_RETURN(rows_[pack], ParseRow<v1::PackRow>(row_keys[i], *values[i]));
+    ++i;
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<v1::PackRow*> HeldPacks::Row(const PackId& pack, storage::Hold hold) {
+  if (hold == storage::Hold::kShared)
     if (const auto it = rows_.find(pack); it != rows_.end()) return &it->second;
   CKPT_ASSIGN_OR_RETURN(auto row, GetRow<v1::PackRow>(txn_, keys::Pack(pack), hold));
-  if (!row.has_value())
-    return MakeError(absl::StatusCode::kDataLoss, "CATALOG_DAMAGED",
-                     absl::StrCat("pack ", pack.ToHex(), " has no row"));
+  if (!row.has_value()) return NoRow(pack);
   return &(rows_[pack] = *std::move(row));
 }
 
 absl::StatusOr<bool> HeldPacks::Usable(const PackId& pack) {
-  CKPT_ASSIGN_OR_RETURN(const v1::PackRow* row, Row(pack, Hold::kShared));
+  CKPT_ASSIGN_OR_RETURN(const v1::PackRow* row, Row(pack, storage::Hold::kShared));
   return row->state() == v1::PackRow::LIVE && !row->quarantined();
 }
 
-absl::Status HeldPacks::HoldExclusive(const PackId& pack) { return Row(pack, Hold::kExclusive).status(); }
+absl::StatusOr<bool> HeldPacks::Left(const PackId& pack) {
+  CKPT_ASSIGN_OR_RETURN(const v1::PackRow* row, Row(pack, storage::Hold::kShared));
+  return row->left();
+}
+
+absl::Status HeldPacks::Leave(const PackId& pack) {
+  CKPT_ASSIGN_OR_RETURN(v1::PackRow * row, Row(pack, storage::Hold::kExclusive));
+  if (row->left()) return absl::OkStatus();
+  row->set_left(true);
+  return PutRow(txn_, keys::Pack(pack), *row);
+}
 
 absl::Status HeldPacks::Indexed(const PackId& pack, std::uint64_t end) {
-  CKPT_ASSIGN_OR_RETURN(v1::PackRow * row, Row(pack, Hold::kShared));
+  CKPT_ASSIGN_OR_RETURN(v1::PackRow * row, Row(pack, storage::Hold::kShared));
   if (row->state() == v1::PackRow::WRITING) {
-    CKPT_ASSIGN_OR_RETURN(row, Row(pack, Hold::kExclusive));
+    CKPT_ASSIGN_OR_RETURN(row, Row(pack, storage::Hold::kExclusive));
     row->set_state(v1::PackRow::LIVE);
     CKPT_RETURN_IF_ERROR(PutRow(txn_, keys::Pack(pack), *row));
   }

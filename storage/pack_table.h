@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
 
 #include "absl/status/status.h"
@@ -33,19 +34,25 @@ class HeldPacks {
  public:
   explicit HeldPacks(Transaction& txn) : txn_(txn) {}
 
+  // Holds them all: at once, which is faster than one by one.
+  absl::Status Hold(const std::set<PackId>& packs);
+
   // True if records of the pack count: it is LIVE, and not quarantined.
   absl::StatusOr<bool> Usable(const PackId& pack);
 
   // Makes the pack LIVE with the first of its rows, and notes how far they reach.
   absl::Status Indexed(const PackId& pack, std::uint64_t end);
 
-  // Holds the pack exclusive instead.
-  absl::Status HoldExclusive(const PackId& pack);
+  // True if a record's row, which named this pack before the pack was held, may name another by now.
+  absl::StatusOr<bool> Left(const PackId& pack);
+
+  // Holds the pack exclusive instead, and notes that a record leaves it.
+  absl::Status Leave(const PackId& pack);
 
   [[nodiscard]] bool Holds(const PackId& pack) const { return rows_.contains(pack); }
 
  private:
-  absl::StatusOr<v1::PackRow*> Row(const PackId& pack, Hold hold);
+  absl::StatusOr<v1::PackRow*> Row(const PackId& pack, storage::Hold hold);
 
   Transaction& txn_;
   std::map<PackId, v1::PackRow> rows_;

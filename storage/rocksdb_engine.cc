@@ -22,6 +22,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/mutex.h"
+#include "base/parallel.h"
 #include "base/status.h"
 
 namespace ckpt::storage {
@@ -30,6 +31,10 @@ namespace {
 constexpr char kDamaged[] = "CATALOG_DAMAGED";
 constexpr int kMaxAttempts = 100;
 constexpr std::int64_t kLockTimeoutMs = 2000;
+// Of many keys that are read at once.
+constexpr std::size_t kKeysOfThread = 256;
+// Threads that read them, also where there are fewer cores: some of them wait for the disk.
+constexpr std::size_t kReadingThreads = 8;
 
 // True for what running the transaction again may mend.
 bool IsConflict(const rocksdb::Status& status) {
@@ -191,7 +196,7 @@ std::string PrefixEnd(std::string_view prefix) {
 
 class RocksDbTransaction final : public Transaction {
  public:
-  RocksDbTransaction(rocksdb::Transaction& txn, rocksdb::ColumnFamilyHandle* rows) : txn_(txn), rows_(rows) {}
+  RocksDbTransaction(rocksdb::TransactionDB& db, rocksdb::Transaction& txn) : db_(db), txn_(txn) {}
 
   absl::StatusOr<std::optional<std::string>> Get(std::string_view key, Hold hold) override {
     std::string value;
@@ -203,7 +208,9 @@ class RocksDbTransaction final : public Transaction {
     return std::optional(std::move(value));
   }
 
-  absl::StatusOr<std::vector<std::optional<std::string>>> MultiGet(std::span<const std::string> keys) override {
+  absl::StatusOr<std::vector<std::optional<std::string>>> MultiGet(std::span<const std::string> keys,
+                                                                   Hold hold) override {
+    if (keys.empty()) return std::vector<std::optional<std::string>>();
     // Sorted, in one call: keys of one block are looked up together.
     std::vector<std::size_t> order(keys.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
@@ -211,9 +218,24 @@ class RocksDbTransaction final : public Transaction {
     std::vector<rocksdb::Slice> slices;
     slices.reserve(keys.size());
     for (const std::size_t i : order) slices.emplace_back(keys[i]);
+    if (hold != Hold::kNone) {
+      std::string* const unread = nullptr;
+      for (const rocksdb::Slice& key : slices)
+        CKPT_RETURN_IF_ERROR(Convert(txn_.GetForUpdate({}, key, unread, hold == Hold::kExclusive)));
+    }
     std::vector<rocksdb::PinnableSlice> values(keys.size());
     std::vector<rocksdb::Status> statuses(keys.size());
-    txn_.MultiGet({}, rows_, slices.size(), slices.data(), values.data(), statuses.data(), true);
+    const auto read = [&](auto& from, std::size_t first, std::size_t end) {
+      from.MultiGet({}, db_.DefaultColumnFamily(), end - first, &slices[first], &values[first], &statuses[first], true);
+    };
+    if (wrote_ || keys.size() < 2 * kKeysOfThread) {
+      read(txn_, 0, keys.size());
+    } else {  // what it has not written is the database's, which many threads may read
+      const std::size_t parts = keys.size() / kKeysOfThread;
+      const auto begin = [&](std::size_t part) { return keys.size() * part / parts; };
+      ParallelFor(
+          parts, [&](std::size_t part) { read(db_, begin(part), begin(part + 1)); }, kReadingThreads);
+    }
     std::vector<std::optional<std::string>> out(keys.size());
     for (std::size_t i = 0; i < order.size(); ++i) {
       if (statuses[i].IsNotFound()) continue;
@@ -257,8 +279,8 @@ class RocksDbTransaction final : public Transaction {
   [[nodiscard]] bool wrote() const { return wrote_; }
 
  private:
+  rocksdb::TransactionDB& db_;
   rocksdb::Transaction& txn_;
-  rocksdb::ColumnFamilyHandle* const rows_;
   bool wrote_ = false;
 };
 
@@ -305,7 +327,7 @@ absl::Status RocksDbEngine::Transact(Durability durability, const std::function<
   thread_local std::minstd_rand random(std::random_device{}());
   for (int attempt = 0; attempt < kMaxAttempts; ++attempt) {
     std::unique_ptr<rocksdb::Transaction> txn(impl_->db->BeginTransaction(write, options));
-    RocksDbTransaction transaction(*txn, impl_->db->DefaultColumnFamily());
+    RocksDbTransaction transaction(*impl_->db, *txn);
     absl::Status status = body(transaction);
     if (status.ok()) {
       if (!transaction.wrote()) return status;  // the locks go with txn

@@ -41,7 +41,9 @@ absl::StatusOr<std::set<PackId>> HoldPinnedPacks(Transaction& txn, const Session
           if (!held.contains(pack)) fresh.insert(pack);
           return absl::OkStatus();
         }));
-    for (const PackId& pack : fresh) CKPT_RETURN_IF_ERROR(txn.Get(keys::Pack(pack), Hold::kShared).status());
+    std::vector<std::string> rows;
+    for (const PackId& pack : fresh) rows.push_back(keys::Pack(pack));
+    CKPT_RETURN_IF_ERROR(txn.MultiGet(rows, Hold::kShared).status());
     again = !fresh.empty();
     held.merge(fresh);
   }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <optional>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
@@ -28,12 +29,15 @@ absl::Status MissingRecord(const Draft& draft, const UsedRecord& record) {
 // row moves any more.
 absl::StatusOr<std::map<PackComponent, std::string>> CollectReferences(Transaction& txn, const SessionRef& session,
                                                                        const Draft& draft) {
-  HeldPacks packs(txn);
+  std::set<PackId> pinned;
   CKPT_RETURN_IF_ERROR(
       ForEachRow(txn, keys::PinsOfSession(session.id), [&](const std::string& key, const std::string&) -> absl::Status {
         CKPT_ASSIGN_OR_RETURN(const PackId pack, keys::PinnedPackOf(key));
-        return packs.Usable(pack).status();
+        pinned.insert(pack);
+        return absl::OkStatus();
       }));
+  HeldPacks packs(txn);
+  CKPT_RETURN_IF_ERROR(packs.Hold(pinned));
   std::map<PackComponent, std::string> references;
   constexpr std::size_t kPage = 4096;
   for (std::size_t begin = 0; begin < draft.used.size(); begin += kPage) {

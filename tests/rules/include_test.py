@@ -15,7 +15,7 @@ BASE = (r"base/.*", *ABSL, *PROTO)
 # Folder: what its files may include besides the C++ library, the system, and (by its full path) its own folder. The
 # longest folder that fits counts.
 LAYERS = {
-    "base": (*ABSL, *PROTO, r"openssl/.*", r"xxhash\.h", r"xxh_x86dispatch\.h", r"spdlog/.*"),
+    "base": (*ABSL, *PROTO, r"openssl/.*", r"xxhash\.h", r"xxh_x86dispatch\.h", r"spdlog/.*", r"cpuid\.h", r"immintrin\.h"),
     "storage": (*BASE, r"rocksdb/.*", r"spdlog/.*", r"zlib\.h"),
     "server": (*BASE, *GRPC, r"storage/.*", r"spdlog/.*", r"CLI/.*", r"jemalloc/.*"),
     "client": (*BASE, *GRPC, *PUBLIC),

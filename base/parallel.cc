@@ -1,4 +1,4 @@
-#include "client/parallel.h"
+#include "base/parallel.h"
 
 #include <algorithm>
 #include <atomic>
@@ -6,14 +6,14 @@
 #include <thread>
 #include <vector>
 
-namespace ckpt::client {
+namespace ckpt {
 
-void ParallelFor(std::size_t count, absl::FunctionRef<void(std::size_t)> body) {
+void ParallelFor(std::size_t count, absl::FunctionRef<void(std::size_t)> body, std::size_t least) {
   std::atomic<std::size_t> next = 0;
   const auto work = [&] {
     for (std::size_t i = next++; i < count; i = next++) body(i);
   };
-  const std::size_t wanted = std::min<std::size_t>(count, std::max(1U, std::thread::hardware_concurrency()));
+  const std::size_t wanted = std::min(count, std::max<std::size_t>(least, std::thread::hardware_concurrency()));
   std::vector<std::thread> others;
   try {
     while (others.size() + 1 < wanted) others.emplace_back(work);
@@ -24,4 +24,4 @@ void ParallelFor(std::size_t count, absl::FunctionRef<void(std::size_t)> body) {
   for (std::thread& other : others) other.join();
 }
 
-}  // namespace ckpt::client
+}  // namespace ckpt
