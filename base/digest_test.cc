@@ -2,8 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
 #include <random>
 #include <vector>
+
+#include "base/seed_fixture.h"
 
 namespace ckpt {
 namespace {
@@ -20,7 +24,7 @@ TEST(Digest, PiecesAreOneText) {
 }
 
 // The text in pieces of random sizes, some of them empty.
-std::vector<Bytes> Pieces(std::string_view text, std::minstd_rand& random) {
+std::vector<Bytes> Pieces(std::string_view text, std::mt19937_64& random) {
   std::vector<Bytes> pieces;
   while (!text.empty()) {
     const std::size_t limit = random() % 2 == 0 ? 100 : 5000;
@@ -32,7 +36,7 @@ std::vector<Bytes> Pieces(std::string_view text, std::minstd_rand& random) {
 }
 
 TEST(Digest, OfAPairIsThatOfEach) {
-  std::minstd_rand random(1);
+  std::mt19937_64 random = SeededRandom();
   std::string data(1 << 20, '\0');
   for (char& c : data) c = static_cast<char>(random() >> 8);
   const std::string_view text = data;

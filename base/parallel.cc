@@ -8,12 +8,12 @@
 
 namespace ckpt {
 
-void ParallelFor(std::size_t count, absl::FunctionRef<void(std::size_t)> body, std::size_t least) {
+void ParallelFor(std::size_t count, absl::FunctionRef<void(std::size_t)> body, std::size_t least_threads) {
   std::atomic<std::size_t> next = 0;
   const auto work = [&] {
     for (std::size_t i = next++; i < count; i = next++) body(i);
   };
-  const std::size_t wanted = std::min(count, std::max<std::size_t>(least, std::thread::hardware_concurrency()));
+  const std::size_t wanted = std::min(count, std::max<std::size_t>(least_threads, std::thread::hardware_concurrency()));
   std::vector<std::thread> others;
   try {
     while (others.size() + 1 < wanted) others.emplace_back(work);

@@ -65,7 +65,7 @@ CKPT_SHA Digest DigestOf(const ShaState& state) {
 
 // Takes `blocks` blocks of each of N messages into its state: 64 rounds a block (FIPS 180-4, 6.2.2), four at a time,
 // of all messages in turn.
-template <int N>
+template <std::size_t N>
 CKPT_SHA void Compress(std::array<ShaState, N>& states, std::array<const std::byte*, N> data, std::size_t blocks) {
   const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203);
   std::array<ShaState, N> now = states;
@@ -73,10 +73,10 @@ CKPT_SHA void Compress(std::array<ShaState, N>& states, std::array<const std::by
     __m128i words[N][4];  // the next 16 of the message schedule
     const std::array<ShaState, N> before = now;
 #pragma GCC unroll 16
-    for (int i = 0; i < 16; ++i) {
+    for (std::size_t i = 0; i < 16; ++i) {
       const __m128i constants = _mm_load_si128(reinterpret_cast<const __m128i*>(kRoundConstants) + i);
 #pragma GCC unroll 2
-      for (int n = 0; n < N; ++n) {
+      for (std::size_t n = 0; n < N; ++n) {
         __m128i* const w = words[n];
         __m128i& current = w[i % 4];
         if (i < 4) current = _mm_shuffle_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(data[n]) + i), swap);
@@ -91,7 +91,7 @@ CKPT_SHA void Compress(std::array<ShaState, N>& states, std::array<const std::by
         if (i >= 1 && i < 13) w[(i + 3) % 4] = _mm_sha256msg1_epu32(w[(i + 3) % 4], current);
       }
     }
-    for (int n = 0; n < N; ++n) {
+    for (std::size_t n = 0; n < N; ++n) {
       now[n].abef = _mm_add_epi32(now[n].abef, before[n].abef);
       now[n].cdgh = _mm_add_epi32(now[n].cdgh, before[n].cdgh);
       data[n] += kBlock;

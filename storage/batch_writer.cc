@@ -3,6 +3,7 @@
 //   2. records, then fdatasync of the pack         PackStore::Write
 //   3. one synced catalog write: rows, pins, one progress row      ChunkIndex::Index
 //   4. the ack                                     on_durable
+// All but the ack is a BatchCommitter's work, for the batches of several streams at once.
 #include "storage/batch_writer.h"
 
 #include <utility>
@@ -43,9 +44,9 @@ v1::ProgressRow ProgressOf(const SessionRef& session, const std::vector<BatchIte
 
 }  // namespace
 
-BatchWriter::BatchWriter(PackStore& packs, ChunkIndex& index, DiskReserve& reserve, SessionRef session,
+BatchWriter::BatchWriter(BatchCommitter& committer, ChunkIndex& index, DiskReserve& reserve, SessionRef session,
                          OnDurable on_durable)
-    : packs_(packs),
+    : committer_(committer),
       index_(index),
       reserve_(reserve),
       session_(std::move(session)),
@@ -69,6 +70,11 @@ absl::Status BatchWriter::Submit(std::vector<BatchItem> items) {
   next_ = std::move(items);
   changed_.NotifyAll();
   return absl::OkStatus();
+}
+
+bool BatchWriter::HasRoom() {
+  const MutexLock lock(mutex_);
+  return next_.empty() || !status_.ok();
 }
 
 absl::StatusOr<bool> BatchWriter::Idle() {
@@ -126,51 +132,41 @@ absl::Status BatchWriter::WriteBatch(const std::vector<BatchItem>& items) {
   for (std::size_t i = 0; i < names.size(); ++i)
     if (!has[i]) write.insert(names[i]);
   while (true) {
-    std::vector<const BatchItem*> records;
-    IndexBatch batch;
-    batch.progress = ProgressOf(session_, items);
+    Batch batch;
+    batch.index.session = session_;
+    batch.index.progress = ProgressOf(session_, items);
+    batch.prefer = last_pack_;
     for (const RecordName& name : names) {
       const BatchItem& item = *unique[name];
-      batch.entries.push_back({name, std::nullopt, item.raw_length, item.fingerprint});
+      batch.index.entries.push_back({name, std::nullopt, item.raw_length, item.fingerprint});
       if (!write.contains(name)) continue;
-      records.push_back(&item);
-      batch.entries.back().written.emplace();  // where, is filled in when it is
+      batch.records.push_back(RecordOf(item));
+      batch.index.entries.back().written.emplace();  // where, is filled in when it is
     }
-    if (fact != nullptr) records.push_back(fact);
-    std::vector<RecordName> gone;
-    CKPT_RETURN_IF_ERROR(WriteAndIndex(records, std::move(batch), gone));
+    if (fact != nullptr) batch.records.push_back(RecordOf(*fact));
+    CKPT_ASSIGN_OR_RETURN(const std::vector<RecordName> gone, Commit(std::move(batch), fact != nullptr));
     if (gone.empty()) return absl::OkStatus();
     write.insert(gone.begin(), gone.end());  // condemned between the look and the index
   }
 }
 
-absl::Status BatchWriter::WriteAndIndex(const std::vector<const BatchItem*>& items, IndexBatch batch,
-                                        std::vector<RecordName>& gone) {
-  batch.number = batch_number_++;
-  std::optional<WrittenBatch> written;
-  if (!items.empty()) {
-    std::vector<Record> records;
+// Returns what was there before and is gone: then nothing was indexed.
+absl::StatusOr<std::vector<RecordName>> BatchWriter::Commit(Batch batch, bool has_fact) {
+  batch.index.number = batch_number_++;
+  IndexResult result;
+  if (batch.records.empty()) {
+    CKPT_ASSIGN_OR_RETURN(result, index_.Index(std::move(batch.index)));
+  } else {
     std::uint64_t bytes = kPackHeaderSize;
-    for (const BatchItem* item : items) {
-      records.push_back(RecordOf(*item));
-      bytes += kRecordHeaderSize + item->raw_length;
-    }
+    for (const Record& record : batch.records) bytes += kRecordHeaderSize + record.raw_length;
     CKPT_ASSIGN_OR_RETURN(const DiskReserve::Admission admission, reserve_.AdmitWrite(bytes));
-    CKPT_ASSIGN_OR_RETURN(written,
-                          packs_.Write(session_.domain, records, last_pack_.has_value() ? &*last_pack_ : nullptr));
-    last_pack_ = written->pack;
-    batch.written = &*written;
-    std::size_t next = 0;
-    for (IndexEntry& entry : batch.entries)
-      if (entry.written.has_value()) entry.written = written->locations[next++];
-    if (next < items.size()) fact_ = written->locations[next];
+    CKPT_ASSIGN_OR_RETURN(CommittedBatch committed, committer_.Commit(std::move(batch)));
+    last_pack_ = committed.pack;
+    if (has_fact) fact_ = committed.locations.back();
+    result = std::move(committed.result);
   }
-  absl::StatusOr<IndexResult> result = index_.Index(session_, std::move(batch));
-  if (written.has_value()) packs_.Release(written->pack, result.ok() && result->gone.empty());
-  CKPT_RETURN_IF_ERROR(result.status());
-  gone = std::move(result->gone);
-  new_bytes_ += result->new_bytes;
-  return absl::OkStatus();
+  new_bytes_ += result.new_bytes;
+  return std::move(result.gone);
 }
 
 }  // namespace ckpt::storage

@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "base/mutex.h"
+#include "storage/batch_committer.h"
 #include "storage/chunk_index.h"
 #include "storage/disk_reserve.h"
 #include "storage/pack_store.h"
@@ -36,12 +37,16 @@ class BatchWriter {
   // Called from the writer's thread, in order, with the items of each batch once they are durable.
   using OnDurable = std::function<void(const std::vector<BatchItem>& items)>;
 
-  BatchWriter(PackStore& packs, ChunkIndex& index, DiskReserve& reserve, SessionRef session, OnDurable on_durable);
+  BatchWriter(BatchCommitter& committer, ChunkIndex& index, DiskReserve& reserve, SessionRef session,
+              OnDurable on_durable);
   ~BatchWriter();  // waits for the batch at hand, drops the next
 
   // Hands a batch over; waits while one is being written and another waits. Returns the first error of any batch: then
   // the stream is over.
   absl::Status Submit(std::vector<BatchItem> items);
+
+  // True when Submit would not wait.
+  bool HasRoom();
 
   // True when nothing is being written or waits. The first error of any batch.
   absl::StatusOr<bool> Idle();
@@ -56,10 +61,9 @@ class BatchWriter {
  private:
   void Run();
   absl::Status WriteBatch(const std::vector<BatchItem>& items);
-  absl::Status WriteAndIndex(const std::vector<const BatchItem*>& items, IndexBatch batch,
-                             std::vector<RecordName>& gone);
+  absl::StatusOr<std::vector<RecordName>> Commit(Batch batch, bool has_fact);
 
-  PackStore& packs_;
+  BatchCommitter& committer_;
   ChunkIndex& index_;
   DiskReserve& reserve_;
   const SessionRef session_;

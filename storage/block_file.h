@@ -21,7 +21,7 @@ class BlockBuffer {
   [[nodiscard]] std::span<std::byte> bytes() { return {data_.get(), kSize}; }
 
  private:
-  // As a rule a batch of save_stream.cc fits, so that the disk gets it as one write.
+  // A batch of save_stream.cc fits, so that the disk gets it as one write; one that grew, or a group, takes several.
   static constexpr std::size_t kSize = (std::size_t{4} << 20) + (std::size_t{64} << 10);
   struct Free {
     void operator()(std::byte* data) const { std::free(data); }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <set>
+#include <tuple>
 
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
@@ -45,7 +46,7 @@ absl::Status DropUnusedPack(Transaction& txn, const VersionId& version, const Pa
 // has a pin on the old pack may mean this record, so the new pack gets them all; the references move record by record.
 absl::Status Heal(Transaction& txn, HeldPacks& packs, const v1::ChunkRow& old, const RecordLocation& fresh) {
   CKPT_ASSIGN_OR_RETURN(const PackId pack, PackOfRow(old));
-  CKPT_RETURN_IF_ERROR(packs.Leave(pack));
+  CKPT_RETURN_IF_ERROR(packs.NoteLeaving(pack));
   CKPT_RETURN_IF_ERROR(
       ForEachRow(txn, keys::PinsOfPack(pack), [&](const std::string& key, const std::string&) -> absl::Status {
         CKPT_ASSIGN_OR_RETURN(const SessionId session, keys::PinningSessionOf(key));
@@ -153,7 +154,7 @@ absl::StatusOr<std::vector<std::optional<Promise>>> ChunkIndex::Pin(const Sessio
       CKPT_ASSIGN_OR_RETURN(const PackId pack, PackOfRow(*row));
       wanted.insert(pack);
     }
-    CKPT_RETURN_IF_ERROR(packs.Hold(wanted));
+    CKPT_RETURN_IF_ERROR(packs.HoldAll(wanted));
     // Now that the packs are held nothing leaves them, and what a row said before is true of a pack that nothing has
     // left. That the record was quarantined meanwhile may have gone unseen, as if it were a moment later.
     std::vector<std::size_t> moving;
@@ -161,7 +162,7 @@ absl::StatusOr<std::vector<std::optional<Promise>>> ChunkIndex::Pin(const Sessio
     for (std::size_t i = 0; i < rows.size(); ++i) {
       if (!rows[i].has_value()) continue;
       CKPT_ASSIGN_OR_RETURN(const PackId pack, PackOfRow(*rows[i]));
-      CKPT_ASSIGN_OR_RETURN(const bool left, packs.Left(pack));
+      CKPT_ASSIGN_OR_RETURN(const bool left, packs.AnyLeft(pack));
       if (!left) continue;
       moving.push_back(i);
       again.push_back(records[i]);
@@ -203,31 +204,59 @@ absl::StatusOr<std::vector<bool>> ChunkIndex::Has(std::string_view domain, const
   return has;
 }
 
-absl::StatusOr<IndexResult> ChunkIndex::Index(const SessionRef& session, IndexBatch batch) {
-  std::vector<std::pair<std::string, const IndexEntry*>> sorted;
-  sorted.reserve(batch.entries.size());
-  for (const IndexEntry& entry : batch.entries) sorted.emplace_back(RecordKey(session.domain, entry.name), &entry);
-  std::sort(sorted.begin(), sorted.end());
-  IndexResult result;
+absl::StatusOr<std::vector<IndexResult>> ChunkIndex::Index(std::span<IndexBatch* const> batches) {
+  struct Entry {
+    std::string key;
+    std::size_t batch;
+    const IndexEntry* entry;
+  };
+  std::vector<Entry> sorted;
+  for (std::size_t i = 0; i < batches.size(); ++i) {
+    CKPT_CHECK(batches[i]->session.domain == batches[0]->session.domain);
+    for (const IndexEntry& entry : batches[i]->entries)
+      sorted.push_back({RecordKey(batches[i]->session.domain, entry.name), i, &entry});
+  }
+  std::sort(sorted.begin(), sorted.end(),
+            [](const Entry& a, const Entry& b) { return std::tie(a.key, a.batch) < std::tie(b.key, b.batch); });
+  std::vector<IndexResult> results;
   const absl::Status gone = absl::OutOfRangeError("gone");
   const absl::Status status = engine_.Transact(KvEngine::Durability::kSync, [&](Transaction& txn) -> absl::Status {
-    result = {};
-    CKPT_RETURN_IF_ERROR(HoldSession(txn, session, Hold::kShared).status());
+    results.assign(batches.size(), {});
+    std::vector<std::set<PackId>> pins(batches.size());
     HeldPacks packs(txn);
-    std::set<PackId> pin;
-    if (batch.written != nullptr) {
-      CKPT_RETURN_IF_ERROR(packs.Indexed(batch.written->pack, batch.written->end));
-      pin.insert(batch.written->pack);
+    for (const IndexBatch* const batch : batches)
+      CKPT_RETURN_IF_ERROR(HoldSession(txn, batch->session, Hold::kShared).status());
+    for (std::size_t i = 0; i < batches.size(); ++i) {
+      const WrittenBatch* const written = batches[i]->written;
+      if (written == nullptr) continue;
+      CKPT_RETURN_IF_ERROR(packs.Indexed(written->pack, written->end));
+      pins[i].insert(written->pack);
     }
-    for (const auto& [key, entry] : sorted) CKPT_RETURN_IF_ERROR(IndexEntryRow(txn, packs, key, *entry, pin, result));
-    if (!result.gone.empty()) return gone;
-    CKPT_RETURN_IF_ERROR(PutPins(txn, session.id, pin));
-    batch.progress.set_new_bytes(result.new_bytes);
-    return PutRow(txn, keys::Progress(session.id, session.rank, session.fence, batch.number), batch.progress);
+    for (const auto& [key, i, entry] : sorted)
+      CKPT_RETURN_IF_ERROR(IndexEntryRow(txn, packs, key, *entry, pins[i], results[i]));
+    if (std::any_of(results.begin(), results.end(), [](const IndexResult& result) { return !result.gone.empty(); }))
+      return gone;
+    for (std::size_t i = 0; i < batches.size(); ++i) {
+      const SessionRef& session = batches[i]->session;
+      CKPT_RETURN_IF_ERROR(PutPins(txn, session.id, pins[i]));
+      batches[i]->progress.set_new_bytes(results[i].new_bytes);
+      const std::string key = keys::Progress(session.id, session.rank, session.fence, batches[i]->number);
+      CKPT_RETURN_IF_ERROR(PutRow(txn, key, batches[i]->progress));
+    }
+    return absl::OkStatus();
   });
-  if (!result.gone.empty() && status == gone) return IndexResult{std::move(result.gone), 0};
-  CKPT_RETURN_IF_ERROR(status);
-  return result;
+  if (status == gone) {
+    for (IndexResult& result : results) result.new_bytes = 0;  // undone
+  } else {
+    CKPT_RETURN_IF_ERROR(status);
+  }
+  return results;
+}
+
+absl::StatusOr<IndexResult> ChunkIndex::Index(IndexBatch batch) {
+  IndexBatch* const only = &batch;
+  CKPT_ASSIGN_OR_RETURN(std::vector<IndexResult> results, Index(std::span(&only, 1)));
+  return std::move(results.front());
 }
 
 absl::Status ChunkIndex::Quarantine(std::string_view domain, const RecordName& record, const PackId& pack,

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -47,6 +48,7 @@ struct Promise {
 
 // A batch on its way into the index. The entries' names are distinct.
 struct IndexBatch {
+  SessionRef session;
   const WrittenBatch* written = nullptr;  // null when all was there already
   std::vector<IndexEntry> entries;
   v1::ProgressRow progress;  // new_bytes is filled in
@@ -54,7 +56,7 @@ struct IndexBatch {
 };
 
 struct IndexResult {
-  std::vector<RecordName> gone;  // were there before and are not any more: nothing was indexed; write them too
+  std::vector<RecordName> gone;  // were there before and are not any more: no batch was indexed; write them too
   std::uint64_t new_bytes = 0;   // of the entries whose rows are new
 };
 
@@ -71,9 +73,11 @@ class ChunkIndex {
   // Which of the records the store has now. Promises nothing.
   absl::StatusOr<std::vector<bool>> Has(std::string_view domain, const std::vector<RecordName>& records);
 
-  // Makes a batch that was written durable in the catalog: rows for what is new, pins on the packs of all, the
-  // session's progress. Of a record that has a usable row already, that row stays.
-  absl::StatusOr<IndexResult> Index(const SessionRef& session, IndexBatch batch);
+  // Makes batches that were written durable in the catalog, all or none: rows for what is new, pins on the packs of
+  // all, each session's progress. Of a record that has a usable row already, that row stays. The sessions have one
+  // domain.
+  absl::StatusOr<std::vector<IndexResult>> Index(std::span<IndexBatch* const> batches);
+  absl::StatusOr<IndexResult> Index(IndexBatch batch);
 
   // The record, which was read at this place, is damaged: it counts as missing from now on. The next batch that writes
   // it heals all that use it. Does nothing if the record has another place by now.

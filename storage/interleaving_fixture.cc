@@ -58,18 +58,29 @@ SessionRef InterleavingTest::BeginIdleSession(const v1::SessionRow& wanted) {
 }
 
 absl::Status InterleavingTest::Index(const SessionRef& session, const Stored& record) {
-  IndexBatch batch;
-  batch.written = &record.written;
-  batch.entries.push_back({record.name, record.written.locations[0], kChunk, record.fingerprint});
-  batch.number = ++batch_number;
-  return chunks_.Index(session, std::move(batch)).status();
+  return IndexTogether({{session, record}});
+}
+
+absl::Status InterleavingTest::IndexTogether(const std::vector<std::pair<SessionRef, Stored>>& records) {
+  std::vector<IndexBatch> batches;
+  for (const auto& [session, record] : records) {
+    IndexBatch& batch = batches.emplace_back();
+    batch.session = session;
+    batch.written = &record.written;
+    batch.entries.push_back({record.name, record.written.locations[0], kChunk, record.fingerprint});
+    batch.number = ++batch_number;
+  }
+  std::vector<IndexBatch*> together;
+  for (IndexBatch& batch : batches) together.push_back(&batch);
+  return chunks_.Index(together).status();
 }
 
 absl::Status InterleavingTest::Cite(const SessionRef& session, const Stored& record) {
   IndexBatch batch;
+  batch.session = session;
   batch.entries.push_back({record.name, std::nullopt, kChunk, record.fingerprint});
   batch.number = ++batch_number;
-  CKPT_ASSIGN_OR_RETURN(const IndexResult result, chunks_.Index(session, std::move(batch)));
+  CKPT_ASSIGN_OR_RETURN(const IndexResult result, chunks_.Index(batch));
   return result.gone.empty() ? absl::OkStatus() : absl::NotFoundError("gone");
 }
 

@@ -42,6 +42,8 @@ class InterleavingTest : public StoreTest {
 
   // A batch of one record: written; or of one that was there, which is cited.
   absl::Status Index(const SessionRef& session, const Stored& record);
+  // Batches of one written record each.
+  absl::Status IndexTogether(const std::vector<std::pair<SessionRef, Stored>>& records);
   absl::Status Cite(const SessionRef& session, const Stored& record);
   // Whether the session was promised the record.
   absl::StatusOr<bool> Pin(const SessionRef& session, const Stored& record);

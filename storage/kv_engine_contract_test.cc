@@ -8,8 +8,8 @@
 #include <random>
 
 #include "absl/strings/str_cat.h"
+#include "base/seed_fixture.h"
 #include "storage/kv_engine_contract_fixture.h"
-#include "storage/seed_fixture.h"
 
 namespace ckpt::storage {
 namespace {

@@ -6,8 +6,8 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "base/seed_fixture.h"
 #include "storage/pack_store_contract_fixture.h"
-#include "storage/seed_fixture.h"
 
 namespace ckpt::storage {
 namespace {

@@ -88,10 +88,10 @@ absl::Status PackTable::Recover(const PackStore& packs) {
   return absl::OkStatus();
 }
 
-absl::Status HeldPacks::Hold(const std::set<PackId>& packs) {
+absl::Status HeldPacks::HoldAll(const std::set<PackId>& packs) {
   std::vector<std::string> row_keys;
   for (const PackId& pack : packs) row_keys.push_back(keys::Pack(pack));
-  CKPT_ASSIGN_OR_RETURN(const auto values, txn_.MultiGet(row_keys, storage::Hold::kShared));
+  CKPT_ASSIGN_OR_RETURN(const auto values, txn_.MultiGet(row_keys, Hold::kShared));
   std::size_t i = 0;
   for (const PackId& pack : packs) {
     if (!values[i].has_value()) return NoRow(pack);
@@ -101,8 +101,8 @@ absl::Status HeldPacks::Hold(const std::set<PackId>& packs) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<v1::PackRow*> HeldPacks::Row(const PackId& pack, storage::Hold hold) {
-  if (hold == storage::Hold::kShared)
+absl::StatusOr<v1::PackRow*> HeldPacks::Row(const PackId& pack, Hold hold) {
+  if (hold == Hold::kShared)
     if (const auto it = rows_.find(pack); it != rows_.end()) return &it->second;
   CKPT_ASSIGN_OR_RETURN(auto row, GetRow<v1::PackRow>(txn_, keys::Pack(pack), hold));
   if (!row.has_value()) return NoRow(pack);
@@ -110,26 +110,26 @@ absl::StatusOr<v1::PackRow*> HeldPacks::Row(const PackId& pack, storage::Hold ho
 }
 
 absl::StatusOr<bool> HeldPacks::Usable(const PackId& pack) {
-  CKPT_ASSIGN_OR_RETURN(const v1::PackRow* row, Row(pack, storage::Hold::kShared));
+  CKPT_ASSIGN_OR_RETURN(const v1::PackRow* row, Row(pack, Hold::kShared));
   return row->state() == v1::PackRow::LIVE && !row->quarantined();
 }
 
-absl::StatusOr<bool> HeldPacks::Left(const PackId& pack) {
-  CKPT_ASSIGN_OR_RETURN(const v1::PackRow* row, Row(pack, storage::Hold::kShared));
+absl::StatusOr<bool> HeldPacks::AnyLeft(const PackId& pack) {
+  CKPT_ASSIGN_OR_RETURN(const v1::PackRow* row, Row(pack, Hold::kShared));
   return row->left();
 }
 
-absl::Status HeldPacks::Leave(const PackId& pack) {
-  CKPT_ASSIGN_OR_RETURN(v1::PackRow * row, Row(pack, storage::Hold::kExclusive));
+absl::Status HeldPacks::NoteLeaving(const PackId& pack) {
+  CKPT_ASSIGN_OR_RETURN(v1::PackRow * row, Row(pack, Hold::kExclusive));
   if (row->left()) return absl::OkStatus();
   row->set_left(true);
   return PutRow(txn_, keys::Pack(pack), *row);
 }
 
 absl::Status HeldPacks::Indexed(const PackId& pack, std::uint64_t end) {
-  CKPT_ASSIGN_OR_RETURN(v1::PackRow * row, Row(pack, storage::Hold::kShared));
+  CKPT_ASSIGN_OR_RETURN(v1::PackRow * row, Row(pack, Hold::kShared));
   if (row->state() == v1::PackRow::WRITING) {
-    CKPT_ASSIGN_OR_RETURN(row, Row(pack, storage::Hold::kExclusive));
+    CKPT_ASSIGN_OR_RETURN(row, Row(pack, Hold::kExclusive));
     row->set_state(v1::PackRow::LIVE);
     CKPT_RETURN_IF_ERROR(PutRow(txn_, keys::Pack(pack), *row));
   }

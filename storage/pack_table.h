@@ -35,7 +35,7 @@ class HeldPacks {
   explicit HeldPacks(Transaction& txn) : txn_(txn) {}
 
   // Holds them all: at once, which is faster than one by one.
-  absl::Status Hold(const std::set<PackId>& packs);
+  absl::Status HoldAll(const std::set<PackId>& packs);
 
   // True if records of the pack count: it is LIVE, and not quarantined.
   absl::StatusOr<bool> Usable(const PackId& pack);
@@ -44,15 +44,15 @@ class HeldPacks {
   absl::Status Indexed(const PackId& pack, std::uint64_t end);
 
   // True if a record's row, which named this pack before the pack was held, may name another by now.
-  absl::StatusOr<bool> Left(const PackId& pack);
+  absl::StatusOr<bool> AnyLeft(const PackId& pack);
 
   // Holds the pack exclusive instead, and notes that a record leaves it.
-  absl::Status Leave(const PackId& pack);
+  absl::Status NoteLeaving(const PackId& pack);
 
   [[nodiscard]] bool Holds(const PackId& pack) const { return rows_.contains(pack); }
 
  private:
-  absl::StatusOr<v1::PackRow*> Row(const PackId& pack, storage::Hold hold);
+  absl::StatusOr<v1::PackRow*> Row(const PackId& pack, Hold hold);
 
   Transaction& txn_;
   std::map<PackId, v1::PackRow> rows_;

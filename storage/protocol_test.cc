@@ -2,6 +2,7 @@
 // What two transactions may not do to each other is in session_interleaving_test.cc and pack_interleaving_test.cc.
 #include <algorithm>
 #include <fstream>
+#include <numeric>
 
 #include "base/random.h"
 #include "storage/checkpoint_reads.h"
@@ -58,6 +59,43 @@ class Protocol : public StoreTest {
 };
 
 const v1::SaveCommit kNoMetrics;
+
+// How many bytes each of the session's batches had.
+class Batches : public Protocol {
+ protected:
+  static constexpr std::size_t kMiB = std::size_t{1} << 20;
+
+  std::vector<std::uint64_t> BatchesOf(const SaveStream& save) {
+    std::vector<std::uint64_t> out;
+    for (const auto& [key, value] : Rows(keys::ProgressOf(SessionOf(save))))
+      out.push_back(static_cast<std::uint64_t>(ParseRow<v1::ProgressRow>(key, value)->chunks_size()) * kChunk);
+    return out;
+  }
+};
+
+TEST_F(Batches, GrowWhileTheDiskIsBehind) {
+  auto save = Begin(BeginOf("run", 1));
+  // As long as the session's row is held, no batch becomes durable.
+  CKPT_CHECK_OK(store_->engine().Transact(KvEngine::Durability::kLazy, [&](Transaction& txn) -> absl::Status {
+    CKPT_RETURN_IF_ERROR(txn.Get(keys::Session(SessionOf(*save)), Hold::kExclusive).status());
+    return SendTensors(*save, {{"model.a", Data('a', 22 * kMiB / kChunk)}});
+  }));
+  Settle(*save);
+  const std::vector<std::uint64_t> batches = BatchesOf(*save);
+  EXPECT_EQ(std::accumulate(batches.begin(), batches.end(), std::uint64_t{0}), 22 * kMiB);
+  EXPECT_EQ(batches.front(), 4 * kMiB);
+  EXPECT_GT(*std::max_element(batches.begin(), batches.end()), 4 * kMiB);
+  EXPECT_LE(*std::max_element(batches.begin(), batches.end()), 16 * kMiB);
+}
+
+TEST_F(Batches, AreSmallWhereManyStreamsSave) {
+  auto save = Begin(BeginOf("run", 1));
+  store_->CountSaveStream(63);
+  ASSERT_THAT(SendTensors(*save, {{"model.a", Data('a', 6 * kMiB / kChunk)}}), IsOk());
+  Settle(*save);
+  store_->CountSaveStream(-63);
+  EXPECT_THAT(BatchesOf(*save), testing::AllOf(SizeIs(6), testing::Each(kMiB)));
+}
 
 TEST_F(Protocol, APositiveAnswerIsPinned) {
   ASSERT_THAT(Save(BeginOf("r", 1), {{"m.a", Data('a')}}).status(), IsOk());

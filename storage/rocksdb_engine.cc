@@ -16,10 +16,12 @@
 #include <cstdio>
 #include <numeric>
 #include <random>
+#include <semaphore>
 #include <system_error>
 #include <thread>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "base/mutex.h"
 #include "base/parallel.h"
@@ -35,6 +37,8 @@ constexpr std::int64_t kLockTimeoutMs = 2000;
 constexpr std::size_t kKeysOfThread = 256;
 // Threads that read them, also where there are fewer cores: some of them wait for the disk.
 constexpr std::size_t kReadingThreads = 8;
+// Reads on several threads at once, in the process; others are done by who asks.
+constexpr int kThreadedReads = 2;
 
 // True for what running the transaction again may mend.
 bool IsConflict(const rocksdb::Status& status) {
@@ -228,9 +232,11 @@ class RocksDbTransaction final : public Transaction {
     const auto read = [&](auto& from, std::size_t first, std::size_t end) {
       from.MultiGet({}, db_.DefaultColumnFamily(), end - first, &slices[first], &values[first], &statuses[first], true);
     };
-    if (wrote_ || keys.size() < 2 * kKeysOfThread) {
+    static std::counting_semaphore<> threaded_reads(kThreadedReads);
+    if (wrote_ || keys.size() < 2 * kKeysOfThread || !threaded_reads.try_acquire()) {
       read(txn_, 0, keys.size());
     } else {  // what it has not written is the database's, which many threads may read
+      const absl::Cleanup release = [] { threaded_reads.release(); };
       const std::size_t parts = keys.size() / kKeysOfThread;
       const auto begin = [&](std::size_t part) { return keys.size() * part / parts; };
       ParallelFor(

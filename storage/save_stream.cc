@@ -16,9 +16,11 @@
 namespace ckpt::storage {
 namespace {
 
-// A batch on its way to disk. Large enough that a sync is cheap beside it, and smaller where many streams have three
-// each: their payload in memory stays below kPayloadBytes, up to that many streams as have room for the smallest.
+// A batch on its way to disk. Large enough that a sync is cheap beside it; larger while the disk is behind, as a sync
+// may take long; and smaller where many streams have three each: their payload in memory stays below kPayloadBytes, up
+// to that many streams as have room for the smallest.
 constexpr std::uint64_t kBatchBytes = 4U << 20;
+constexpr std::uint64_t kLargestBatch = 16U << 20;
 constexpr std::uint64_t kSmallestBatch = 1U << 20;
 constexpr std::uint64_t kPayloadBytes = 192U << 20;
 constexpr std::size_t kBatchItems = 8192;
@@ -125,7 +127,7 @@ SaveStream::SaveStream(Store& store, std::uint32_t chunk_size, BegunSession begu
     }
   }
   if (!again_)
-    writer_ = std::make_unique<BatchWriter>(store.packs(), store.chunks(), store.reserve(), session_,
+    writer_ = std::make_unique<BatchWriter>(store.committer(), store.chunks(), store.reserve(), session_,
                                             [this](const std::vector<BatchItem>& items) { OnDurable(items); });
 }
 
@@ -275,13 +277,13 @@ absl::Status SaveStream::AddPending(BatchItem item) {
   if (again_) return absl::OkStatus();
   if (item.payload.has_value()) pending_bytes_ += item.raw_length;
   pending_.push_back(std::move(item));
-  const bool full = pending_bytes_ >= BatchBytes() || pending_.size() >= kBatchItems;
-  return full ? Submit() : absl::OkStatus();
+  const bool full = pending_bytes_ >= LargestBatch() || pending_.size() >= kBatchItems;
+  return full || (pending_bytes_ >= kBatchBytes && writer_->HasRoom()) ? Submit() : absl::OkStatus();
 }
 
-std::uint64_t SaveStream::BatchBytes() const {
+std::uint64_t SaveStream::LargestBatch() const {
   const std::uint64_t streams = static_cast<std::uint64_t>(std::max(1, store_.save_streams()));
-  return std::clamp(kPayloadBytes / 3 / streams, kSmallestBatch, kBatchBytes);
+  return std::clamp(kPayloadBytes / 3 / streams, kSmallestBatch, kLargestBatch);
 }
 
 absl::Status SaveStream::AddRecord(RecordKind kind, const Digest& digest, std::string record) {
@@ -299,7 +301,7 @@ ManifestDraft::Sink SaveStream::RecordSink() {
 absl::Status SaveStream::Flush(bool wait) {
   if (!again_ && !wait) {
     CKPT_ASSIGN_OR_RETURN(const bool idle, writer_->Idle());
-    if (!idle) return absl::OkStatus();
+    if (!idle && (pending_bytes_ < kBatchBytes || !writer_->HasRoom())) return absl::OkStatus();
   }
   CKPT_RETURN_IF_ERROR(Hash());
   return Submit();

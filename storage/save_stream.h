@@ -61,7 +61,8 @@ class SaveStream {
   // True when all that was taken is durable. The first error of what was on its way to disk: then the stream is over.
   absl::StatusOr<bool> Settled();
 
-  // Sends what was taken on its way to disk. Without `wait` only if the writer has nothing to do.
+  // Sends what was taken on its way to disk. Without `wait` only if the writer has nothing to do,
+  // or takes a batch of its size.
   absl::Status Flush(bool wait);
 
   // Waits until what was flushed is durable.
@@ -80,7 +81,7 @@ class SaveStream {
   absl::Status AddHashed(BatchItem item);
   absl::Status AddPending(BatchItem item);
   absl::Status Submit();
-  [[nodiscard]] std::uint64_t BatchBytes() const;
+  [[nodiscard]] std::uint64_t LargestBatch() const;
   absl::Status AddRecord(RecordKind kind, const Digest& digest, std::string record);
   ManifestDraft::Sink RecordSink();
   absl::Status CheckState() const;

@@ -82,6 +82,27 @@ class SessionInterleaving : public InterleavingTest {
   }
 };
 
+TEST_F(SessionInterleaving, OfAGroupAllIsIndexedOrNothing) {
+  for (const bool group_first : {true, false}) {
+    SCOPED_TRACE(group_first);
+    absl::Status status;
+    AtEveryPlace([&] {
+      const v1::SessionRow wanted = Wanted();
+      const SessionRef a = BeginSession(wanted);
+      const SessionRef b = BeginSession();
+      const Stored of_a = Store();
+      const Stored of_b = Store();
+      const std::function<void()> index = [=, this, &status] { status = IndexTogether({{a, of_a}, {b, of_b}}); };
+      const std::function<void()> fence = [=, this] { BeginSession(wanted); };
+      return Works{group_first ? index : fence, group_first ? fence : index, [=, this, &status](bool) {
+                     EXPECT_TRUE(status.ok() || ReasonOf(status) == "FENCED") << status;
+                     EXPECT_EQ(Pinned(a, of_a.written.pack), status.ok());
+                     EXPECT_EQ(Pinned(b, of_b.written.pack), status.ok());
+                   }};
+    });
+  }
+}
+
 TEST_F(SessionInterleaving, HealingWhileALeaseEndsLeavesNoPin) {
   AtEveryPlace([&] {
     const Healing healing = ArrangeHealing();

@@ -103,12 +103,13 @@ absl::Status Store::CheckFormat() {
 
 absl::Status Store::Recover() {
   CKPT_RETURN_IF_ERROR(CheckFormat());
-  CKPT_ASSIGN_OR_RETURN(packs_, FilePackStore::Open({.root = options_.dir / "packs",
-                                                     .target_size_bytes = options_.pack_target_bytes,
-                                                     .seal_idle_after = options_.seal_idle_after,
-                                                     .on_full = [this] { reserve_->GiveUp(); },
-                                                     .clock = options_.clock},
-                                                    pack_table_));
+  const FilePackStoreOptions packs{.root = options_.dir / "packs",
+                                   .target_size_bytes = options_.pack_target_bytes,
+                                   .seal_idle_after = options_.seal_idle_after,
+                                   .on_full = [this] { reserve_->GiveUp(); },
+                                   .clock = options_.clock};
+  CKPT_ASSIGN_OR_RETURN(packs_, FilePackStore::Open(packs, pack_table_));
+  committer_ = std::make_unique<BatchCommitter>(*packs_, chunks_, packs.max_open_packs);
   versions_ = std::make_unique<VersionTable>(*engine_, *packs_, *options_.clock);
   CKPT_RETURN_IF_ERROR(pack_table_.Recover(*packs_));
   CKPT_RETURN_IF_ERROR(sessions_.Recover());

@@ -21,6 +21,7 @@
 #include "absl/status/statusor.h"
 #include "base/clock.h"
 #include "base/mutex.h"
+#include "storage/batch_committer.h"
 #include "storage/chunk_index.h"
 #include "storage/disk_reserve.h"
 #include "storage/folder_lock.h"
@@ -77,6 +78,7 @@ class Store {
   KvEngine& engine() { return *engine_; }
   PackStore& packs() { return *packs_; }
   ChunkIndex& chunks() { return chunks_; }
+  BatchCommitter& committer() { return *committer_; }
   SessionTable& sessions() { return sessions_; }
   PartTable& parts() { return parts_; }
   // Streams that save now.
@@ -112,6 +114,7 @@ class Store {
   PackTable pack_table_;
   std::unique_ptr<PackStore> packs_;
   ChunkIndex chunks_;
+  std::unique_ptr<BatchCommitter> committer_;
   SessionTable sessions_;
   PartTable parts_;
   std::unique_ptr<VersionTable> versions_;

@@ -178,6 +178,22 @@ TEST_F(Intake, RefusesNamesThatCannotBeShown) {
   EXPECT_EQ(WhyNot(device), "BAD_NAME");
 }
 
+TEST_F(Intake, DigestsMayFollowAcrossBoxes) {
+  TensorIntake intake(kChunk, TensorIntake::Take::kBoxes);
+  v1::Tensor tensor = BytesOf("m.a", 4 * kChunk);
+  for (const std::uint64_t offset : {std::uint64_t{0}, std::uint64_t{3 * kChunk}}) {
+    v1::Box& box = *tensor.add_boxes();
+    box.add_offset(offset);
+    box.add_shape(kChunk);
+  }
+  ASSERT_TRUE(intake.Begin(tensor).ok());
+  for (const char* const text : {"a", "b"}) ASSERT_TRUE(intake.AddChunk(Xxh3(text), kChunk).ok());
+  EXPECT_TRUE(intake.Complete());
+  for (const char* const text : {"a", "b"}) intake.AddDigest(Sha256(text));
+  EXPECT_EQ(intake.tensor().boxes(0).digests(), Sha256("a").view());
+  EXPECT_EQ(intake.tensor().boxes(1).digests(), Sha256("b").view());
+}
+
 TEST_F(Intake, TheBoxIsTheTensorInMemoryOrder) {
   ASSERT_TRUE(intake_.Begin(Floats("m.a", {8, 3, 16, 16}, {768, 1, 48, 3})).ok());
   ASSERT_EQ(intake_.tensor().boxes_size(), 1);

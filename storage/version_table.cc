@@ -37,7 +37,7 @@ absl::StatusOr<std::map<PackComponent, std::string>> CollectReferences(Transacti
         return absl::OkStatus();
       }));
   HeldPacks packs(txn);
-  CKPT_RETURN_IF_ERROR(packs.Hold(pinned));
+  CKPT_RETURN_IF_ERROR(packs.HoldAll(pinned));
   std::map<PackComponent, std::string> references;
   constexpr std::size_t kPage = 4096;
   for (std::size_t begin = 0; begin < draft.used.size(); begin += kPage) {

@@ -96,6 +96,7 @@ class Filler {
     CKPT_RETURN_IF_ERROR(pack_table_.Announce(pack, session.domain));
     storage::WrittenBatch written{.pack = pack, .locations = {}, .end = storage::kPackHeaderSize};
     storage::IndexBatch batch;
+    batch.session = session;
     for (std::uint64_t i = 0; i < count; ++i) {
       const RecordName name{false, DigestOf(next_chunk_++)};
       const RecordLocation location{pack, written.end, static_cast<std::uint32_t>(i), kChunkBytes};
@@ -107,7 +108,7 @@ class Filler {
     batch.number = next_batch_++;
     draft.fact = {pack, written.end, static_cast<std::uint32_t>(count), 0};
     MakeFile(pack, session.domain, written.end);
-    CKPT_ASSIGN_OR_RETURN(const storage::IndexResult indexed, chunks_.Index(session, std::move(batch)));
+    CKPT_ASSIGN_OR_RETURN(const storage::IndexResult indexed, chunks_.Index(batch));
     CKPT_CHECK(indexed.gone.empty());
     return pack_table_.Sealed(pack);
   }

@@ -11,14 +11,21 @@ TRAINERS = 32
 def measure(setting):
     result = Result(f"{TRAINERS} trainers at once")
     share = max(16, setting.mib // 8 // 16 * 16)
+    warm = max(16, share // 4 // 16 * 16)
     result.note(f"one saves {setting.mib} MiB; each of {TRAINERS} saves {share} MiB")
+    result.note(f"as many have saved {warm} MiB each before: a server that begins finds memory for all of them first")
+
+    def save_at_once(server, names, mib):
+        """Seconds of each."""
+        products = [Product("save", server.address, name, *tensors_of(mib), 1) for name in names]
+        for product in products:
+            product.begin()
+        return [product.end()["saves"][0]["seconds"] for product in products]
 
     def trainers(name, count, mib):
         with Ckptd(setting.folder) as server:
-            products = [Product("save", server.address, f"trainer-{i:04}", *tensors_of(mib), 1) for i in range(count)]
-            for product in products:
-                product.begin()
-            seconds = [product.end()["saves"][0]["seconds"] for product in products]
+            save_at_once(server, [f"warming-{i:04}" for i in range(count)], warm)
+            seconds = save_at_once(server, [f"trainer-{i:04}" for i in range(count)], mib)
         result.add(f"{name}: in all", count * mib / max(seconds), "MiB/s")
         if count > 1:
             result.add(f"{name}: mean", statistics.mean(mib / each for each in seconds), "MiB/s")

@@ -12,6 +12,7 @@ from programs import Ckptd
 ROW = 256  # elements of an embedding's row
 ROWS = 32
 SOME_ROWS = f"{ROWS} rows of an embedding changed"
+NEW_CLIENT = "unchanged, by a client that knows nothing of it"
 TENTH = "10 % of the tensors changed"
 
 
@@ -41,6 +42,7 @@ def measure(setting):
         sides = {
             "torch.save + fsync": lambda: timed(lambda: trainer.save_file(training.state(), file)),
             "unchanged": lambda: save("unchanged", client, training.state()),
+            NEW_CLIENT: lambda: save(NEW_CLIENT, ckptd.Client(server.address), training.state()),
             TENTH: tenth,
             SOME_ROWS: rows,
         }

@@ -6,7 +6,7 @@
 #include <iostream>
 #include <random>
 
-namespace ckpt::storage {
+namespace ckpt {
 
 // Seeded with CKPT_SEED, or anew; prints the seed.
 inline std::mt19937_64 SeededRandom() {
@@ -16,4 +16,4 @@ inline std::mt19937_64 SeededRandom() {
   return std::mt19937_64(seed);
 }
 
-}  // namespace ckpt::storage
+}  // namespace ckpt
