@@ -20,6 +20,7 @@ from pathlib import Path
 
 import page_cache
 import report
+from arguments import gib, one_of, rounds
 from programs import BIN, ROOT
 
 BUILD = BIN.parent
@@ -114,11 +115,11 @@ def arguments():
         prog="./dev bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    names = [*SUBJECTS, *GROUPS]
-    add("names", nargs="*", metavar="NAME", choices=[*names, []], help="what to measure: see --list (default: goals)")
+    known = one_of([*SUBJECTS, *GROUPS])
+    add("names", nargs="*", metavar="NAME", type=known, help="what to measure: see --list (default: goals)")
     add("--list", action="store_true", help="say what there is to measure")
-    add("--size", type=float, default=1, metavar="GIB", help="size of the state (default 1)")
-    add("--rounds", type=int, default=5, metavar="N", help="how often each side runs (default 5)")
+    add("--size", type=gib, default=1, metavar="GIB", help="size of the state (default 1)")
+    add("--rounds", type=rounds, default=5, metavar="N", help="how often each side runs (default 5)")
     add("--dir", type=Path, default=BUILD, help="where stores and files go meanwhile (default: build)")
     add("--out", type=Path, default=BUILD / "bench-results", help="for the results (default: build/bench-results)")
     add("--docs", action="store_true", help="only write all results in --out into docs/performance.md")

@@ -18,6 +18,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import page_cache
+from arguments import gib, one_of
 from programs import BIN, Ckptd, Product, tensors_of
 
 TRAINERS = 32
@@ -222,8 +223,8 @@ def main():
         prog="./dev flames", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("roads", nargs="*", metavar="NAME", choices=[*ROADS, []], help=f"{', '.join(ROADS)} (default: all)")
-    add("--size", type=float, default=1, metavar="GIB", help="size of the state (default 1)")
+    add("roads", nargs="*", metavar="NAME", type=one_of(ROADS), help=f"{', '.join(ROADS)} (default: all)")
+    add("--size", type=gib, default=1, metavar="GIB", help="size of the state (default 1)")
     add("--dir", type=Path, default=build, help="where stores go meanwhile (default: build)")
     add("--out", type=Path, default=build / "flames", help="for the pictures (default: build/flames)")
     args = parser.parse_args()

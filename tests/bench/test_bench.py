@@ -23,6 +23,25 @@ EXPECTED = {
 }
 
 
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["nothing"], "'nothing' is none of save, "),
+        (["save", "--size", "0"], "0 is no size"),
+        (["save", "--size", "-1"], "-1 is no size"),
+        (["save", "--size", "nan"], "nan is no size"),
+        (["save", "--size", "inf"], "inf is no size"),
+        (["save", "--size", "big"], "'big'"),
+        (["save", "--rounds", "0"], "at least one round"),
+    ],
+)
+def test_bad_arguments_are_refused_before_anything_is_measured(words, why, tmp_path):
+    done = subprocess.run([sys.executable, BENCH, *words, "--out", tmp_path / "out"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert why in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
     """Where the results are."""

@@ -1,0 +1,29 @@
+"""Words of a command line: argparse says what is wrong with one that is refused."""
+
+import argparse
+
+
+def one_of(names):
+    """A type of words that are one of these."""
+
+    def name(word):
+        if word not in names:
+            raise argparse.ArgumentTypeError(f"{word!r} is none of {', '.join(names)}")
+        return word
+
+    return name
+
+
+def gib(word):
+    """A size that makes a state: 0.015625 is one tensor of 16 MiB."""
+    size = float(word)
+    if not 1 / 64 <= size <= 4096:  # not nan either
+        raise argparse.ArgumentTypeError(f"{word} is no size: GiB, from {1 / 64} to 4096")
+    return size
+
+
+def rounds(word):
+    count = int(word)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{word}: at least one round")
+    return count
