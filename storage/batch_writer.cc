@@ -114,11 +114,11 @@ void BatchWriter::Run() {
   }
 }
 
-absl::Status BatchWriter::WriteBatch(const std::vector<BatchItem>& items) {
+absl::Status BatchWriter::WriteBatch(std::vector<BatchItem>& items) {
   std::vector<RecordName> names;
-  absl::flat_hash_map<RecordName, const BatchItem*> unique;
+  absl::flat_hash_map<RecordName, BatchItem*> unique;
   const BatchItem* fact = nullptr;
-  for (const BatchItem& item : items) {
+  for (BatchItem& item : items) {
     if (!item.payload.has_value()) continue;
     if (item.kind == RecordKind::kVersionFact) {
       fact = &item;
@@ -144,14 +144,17 @@ absl::Status BatchWriter::WriteBatch(const std::vector<BatchItem>& items) {
       batch.index.entries.back().written.emplace();  // where, is filled in when it is
     }
     if (fact != nullptr) batch.records.push_back(RecordOf(*fact));
-    CKPT_ASSIGN_OR_RETURN(const std::vector<RecordName> gone, Commit(std::move(batch), fact != nullptr));
-    if (gone.empty()) return absl::OkStatus();
-    write.insert(gone.begin(), gone.end());  // condemned between the look and the index
+    CKPT_ASSIGN_OR_RETURN(const IndexResult result, Commit(std::move(batch), fact != nullptr));
+    if (result.gone.empty()) {
+      for (std::size_t i = 0; i < names.size(); ++i) unique[names[i]]->place = result.places[i];
+      return absl::OkStatus();
+    }
+    write.insert(result.gone.begin(), result.gone.end());  // condemned between the look and the index
   }
 }
 
-// Returns what was there before and is gone: then nothing was indexed.
-absl::StatusOr<std::vector<RecordName>> BatchWriter::Commit(Batch batch, bool has_fact) {
+// If something that was there before is gone, nothing was indexed.
+absl::StatusOr<IndexResult> BatchWriter::Commit(Batch batch, bool has_fact) {
   batch.index.number = batch_number_++;
   IndexResult result;
   if (batch.records.empty()) {
@@ -166,7 +169,7 @@ absl::StatusOr<std::vector<RecordName>> BatchWriter::Commit(Batch batch, bool ha
     result = std::move(committed.result);
   }
   new_bytes_ += result.new_bytes;
-  return std::move(result.gone);
+  return result;
 }
 
 }  // namespace ckpt::storage

@@ -29,6 +29,7 @@ struct BatchItem {
   std::optional<Payload> payload;
   std::uint64_t tensor = 0;  // of a chunk: the tensor's number and the chunk's index in it
   std::uint64_t index = 0;
+  std::optional<RecordPlace> place = {};  // of one with a payload that has a row, once it is durable
 };
 
 // Used by one thread, but for its own.
@@ -60,8 +61,8 @@ class BatchWriter {
 
  private:
   void Run();
-  absl::Status WriteBatch(const std::vector<BatchItem>& items);
-  absl::StatusOr<std::vector<RecordName>> Commit(Batch batch, bool has_fact);
+  absl::Status WriteBatch(std::vector<BatchItem>& items);
+  absl::StatusOr<IndexResult> Commit(Batch batch, bool has_fact);
 
   BatchCommitter& committer_;
   ChunkIndex& index_;

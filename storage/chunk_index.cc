@@ -46,7 +46,7 @@ absl::Status DropUnusedPack(Transaction& txn, const VersionId& version, const Pa
 // has a pin on the old pack may mean this record, so the new pack gets them all; the references move record by record.
 absl::Status Heal(Transaction& txn, HeldPacks& packs, const v1::ChunkRow& old, const RecordLocation& fresh) {
   CKPT_ASSIGN_OR_RETURN(const PackId pack, PackOfRow(old));
-  CKPT_RETURN_IF_ERROR(packs.NoteLeaving(pack));
+  CKPT_RETURN_IF_ERROR(packs.NoteRowChange(pack));
   CKPT_RETURN_IF_ERROR(
       ForEachRow(txn, keys::PinsOfPack(pack), [&](const std::string& key, const std::string&) -> absl::Status {
         CKPT_ASSIGN_OR_RETURN(const SessionId session, keys::PinningSessionOf(key));
@@ -90,9 +90,9 @@ v1::ChunkRow RowOf(const IndexEntry& entry) {
   return row;
 }
 
-// Indexes one entry and adds the packs that it relies on to `pin`.
+// Indexes one entry, says where it is, and adds the packs that it relies on to `pin`.
 absl::Status IndexEntryRow(Transaction& txn, HeldPacks& packs, const std::string& key, const IndexEntry& entry,
-                           std::set<PackId>& pin, IndexResult& result) {
+                           std::set<PackId>& pin, RecordPlace& place, IndexResult& result) {
   const Hold hold = entry.written.has_value() ? Hold::kExclusive : Hold::kShared;
   CKPT_ASSIGN_OR_RETURN(const auto row, GetRow<v1::ChunkRow>(txn, key, hold));
   bool usable = false;
@@ -101,6 +101,7 @@ absl::Status IndexEntryRow(Transaction& txn, HeldPacks& packs, const std::string
   }
   if (usable) {  // it was there, or another session's row was first: that one counts, and is pinned
     CKPT_ASSIGN_OR_RETURN(const PackId winner, PackOfRow(*row));
+    place = {winner, row->ordinal()};
     pin.insert(winner);
     return absl::OkStatus();
   }
@@ -109,6 +110,7 @@ absl::Status IndexEntryRow(Transaction& txn, HeldPacks& packs, const std::string
     return absl::OkStatus();
   }
   if (row.has_value()) CKPT_RETURN_IF_ERROR(Heal(txn, packs, *row, *entry.written));
+  place = {entry.written->pack, entry.written->ordinal};
   result.new_bytes += entry.written->stored_length;
   return PutRow(txn, key, RowOf(entry));
 }
@@ -155,15 +157,15 @@ absl::StatusOr<std::vector<std::optional<Promise>>> ChunkIndex::Pin(const Sessio
       wanted.insert(pack);
     }
     CKPT_RETURN_IF_ERROR(packs.HoldAll(wanted));
-    // Now that the packs are held nothing leaves them, and what a row said before is true of a pack that nothing has
-    // left. That the record was quarantined meanwhile may have gone unseen, as if it were a moment later.
+    // Now that the packs are held no row that names them changes, and what a row said before is true of a pack of whose
+    // rows none has changed.
     std::vector<std::size_t> moving;
     std::vector<RecordName> again;
     for (std::size_t i = 0; i < rows.size(); ++i) {
       if (!rows[i].has_value()) continue;
       CKPT_ASSIGN_OR_RETURN(const PackId pack, PackOfRow(*rows[i]));
-      CKPT_ASSIGN_OR_RETURN(const bool left, packs.AnyLeft(pack));
-      if (!left) continue;
+      CKPT_ASSIGN_OR_RETURN(const bool changed, packs.RowsChanged(pack));
+      if (!changed) continue;
       moving.push_back(i);
       again.push_back(records[i]);
     }
@@ -179,7 +181,7 @@ absl::StatusOr<std::vector<std::optional<Promise>>> ChunkIndex::Pin(const Sessio
       const auto fingerprint = Fingerprint::From(rows[i]->fingerprint());
       if (!fingerprint.has_value())
         return MakeError(absl::StatusCode::kDataLoss, "CATALOG_DAMAGED", "a record's row has no fingerprint");
-      promises[i] = Promise{*fingerprint, rows[i]->raw_length()};
+      promises[i] = Promise{*fingerprint, rows[i]->raw_length(), RecordPlace{pack, rows[i]->ordinal()}};
       pin.insert(pack);
     }
     return PutPins(txn, session.id, pin);
@@ -208,13 +210,13 @@ absl::StatusOr<std::vector<IndexResult>> ChunkIndex::Index(std::span<IndexBatch*
   struct Entry {
     std::string key;
     std::size_t batch;
-    const IndexEntry* entry;
+    std::size_t number;  // in its batch
   };
   std::vector<Entry> sorted;
   for (std::size_t i = 0; i < batches.size(); ++i) {
     CKPT_CHECK(batches[i]->session.domain == batches[0]->session.domain);
-    for (const IndexEntry& entry : batches[i]->entries)
-      sorted.push_back({RecordKey(batches[i]->session.domain, entry.name), i, &entry});
+    for (std::size_t j = 0; j < batches[i]->entries.size(); ++j)
+      sorted.push_back({RecordKey(batches[i]->session.domain, batches[i]->entries[j].name), i, j});
   }
   std::sort(sorted.begin(), sorted.end(),
             [](const Entry& a, const Entry& b) { return std::tie(a.key, a.batch) < std::tie(b.key, b.batch); });
@@ -228,12 +230,14 @@ absl::StatusOr<std::vector<IndexResult>> ChunkIndex::Index(std::span<IndexBatch*
       CKPT_RETURN_IF_ERROR(HoldSession(txn, batch->session, Hold::kShared).status());
     for (std::size_t i = 0; i < batches.size(); ++i) {
       const WrittenBatch* const written = batches[i]->written;
+      results[i].places.resize(batches[i]->entries.size());
       if (written == nullptr) continue;
       CKPT_RETURN_IF_ERROR(packs.Indexed(written->pack, written->end));
       pins[i].insert(written->pack);
     }
-    for (const auto& [key, i, entry] : sorted)
-      CKPT_RETURN_IF_ERROR(IndexEntryRow(txn, packs, key, *entry, pins[i], results[i]));
+    for (const auto& [key, i, j] : sorted)
+      CKPT_RETURN_IF_ERROR(
+          IndexEntryRow(txn, packs, key, batches[i]->entries[j], pins[i], results[i].places[j], results[i]));
     if (std::any_of(results.begin(), results.end(), [](const IndexResult& result) { return !result.gone.empty(); }))
       return gone;
     for (std::size_t i = 0; i < batches.size(); ++i) {
@@ -266,6 +270,8 @@ absl::Status ChunkIndex::Quarantine(std::string_view domain, const RecordName& r
     CKPT_ASSIGN_OR_RETURN(auto row, GetRow<v1::ChunkRow>(txn, key, Hold::kExclusive));
     if (!row.has_value() || row->quarantined() || row->pack() != pack.view() || row->offset() != offset)
       return absl::OkStatus();
+    HeldPacks packs(txn);
+    CKPT_RETURN_IF_ERROR(packs.NoteRowChange(pack));
     row->set_quarantined(true);
     return PutRow(txn, key, *row);
   });

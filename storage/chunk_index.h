@@ -40,10 +40,17 @@ struct IndexEntry {
   Fingerprint fingerprint;
 };
 
+// Where a record was when its session was told that it may rely on it.
+struct RecordPlace {
+  PackId pack;
+  std::uint32_t ordinal = 0;
+};
+
 // A record that a session may rely on.
 struct Promise {
   Fingerprint fingerprint;
   std::uint32_t raw_length = 0;
+  std::optional<RecordPlace> place;  // absent if it is not known any more: of what an earlier stream was told
 };
 
 // A batch on its way into the index. The entries' names are distinct.
@@ -56,8 +63,9 @@ struct IndexBatch {
 };
 
 struct IndexResult {
-  std::vector<RecordName> gone;  // were there before and are not any more: no batch was indexed; write them too
-  std::uint64_t new_bytes = 0;   // of the entries whose rows are new
+  std::vector<RecordName> gone;     // were there before and are not any more: no batch was indexed; write them too
+  std::vector<RecordPlace> places;  // of the entries, in their order; where some are gone, of no use
+  std::uint64_t new_bytes = 0;      // of the entries whose rows are new
 };
 
 // Thread-safe.

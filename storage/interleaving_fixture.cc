@@ -89,11 +89,12 @@ absl::StatusOr<bool> InterleavingTest::Pin(const SessionRef& session, const Stor
   return promises[0].has_value();
 }
 
-absl::StatusOr<v1::Checkpoint> InterleavingTest::Commit(const SessionRef& session, const Stored& record) {
+absl::StatusOr<v1::Checkpoint> InterleavingTest::Commit(const SessionRef& session, const Stored& record,
+                                                        std::optional<RecordPlace> place) {
   Draft draft;
   draft.checkpoint.set_run("r");
   draft.components = {"", "m"};
-  draft.used = {{record.name, 1}};
+  draft.used = {{record.name, 1, place}};
   // The place of a version fact is not looked at here: any record's of a pack that the session pins will do.
   draft.fact = {PackOf(record), 0, 1000, 0};
   return versions_.Commit(session, draft);

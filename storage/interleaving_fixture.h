@@ -47,7 +47,9 @@ class InterleavingTest : public StoreTest {
   absl::Status Cite(const SessionRef& session, const Stored& record);
   // Whether the session was promised the record.
   absl::StatusOr<bool> Pin(const SessionRef& session, const Stored& record);
-  absl::StatusOr<v1::Checkpoint> Commit(const SessionRef& session, const Stored& record);
+  // `place`: where the session was told that the record is, if it remembers.
+  absl::StatusOr<v1::Checkpoint> Commit(const SessionRef& session, const Stored& record,
+                                        std::optional<RecordPlace> place = std::nullopt);
   void ExpireIdle() { CKPT_CHECK_OK(sessions_.ExpireIdle()); }
 
   // What the collector does: with the pack held, looks for references and pins and condemns it if there are none.

@@ -61,6 +61,10 @@ class PackInterleaving : public InterleavingTest {
     EXPECT_THAT(Index(healer, copy), IsOk());
   }
 
+  static RecordPlace PlaceOf(const Stored& record) {
+    return {record.written.pack, record.written.locations[0].ordinal};
+  }
+
   void ExpectReference(const v1::Checkpoint& checkpoint, const Stored& record) {
     const auto run = Get<v1::RunRow>(keys::Run("default", "r"));
     const VersionId version{run.id(), checkpoint.sequence()};
@@ -120,24 +124,45 @@ TEST_F(PackInterleaving, ACitationFollowsARecordThatHeals) {
 
 TEST_F(PackInterleaving, AReferenceFollowsARecordThatHeals) {
   for (const bool commit_first : {true, false}) {
-    SCOPED_TRACE(commit_first);
-    absl::StatusOr<v1::Checkpoint> checkpoint;
-    AtEveryPlace([&] {
-      const std::string bytes = RandomBytes(kChunk);
-      const SessionRef session = BeginSession();
-      const SessionRef healer = BeginSession();
-      const Stored record = Store(bytes);
-      const Stored copy = Store(bytes);
-      EXPECT_THAT(Index(session, record), IsOk());
-      const std::function<void()> commit = [=, this, &checkpoint] { checkpoint = Commit(session, record); };
-      const std::function<void()> heal = [=, this] { QuarantineAndHeal(healer, record, copy); };
-      return Works{commit_first ? commit : heal, commit_first ? heal : commit, [=, this, &checkpoint](bool) {
-                     EXPECT_EQ(PackOf(record), copy.written.pack);
-                     if (checkpoint.ok()) return ExpectReference(*checkpoint, record);
-                     EXPECT_THAT(checkpoint.status(), HasReason("CHUNK_MISSING"));
-                   }};
-    });
+    for (const bool remembers : {true, false}) {
+      SCOPED_TRACE(testing::Message() << "commit first: " << commit_first << ", remembers its place: " << remembers);
+      absl::StatusOr<v1::Checkpoint> checkpoint;
+      AtEveryPlace([&] {
+        const std::string bytes = RandomBytes(kChunk);
+        const SessionRef session = BeginSession();
+        const SessionRef healer = BeginSession();
+        const Stored record = Store(bytes);
+        const Stored copy = Store(bytes);
+        EXPECT_THAT(Index(session, record), IsOk());
+        const auto place = remembers ? std::optional(PlaceOf(record)) : std::nullopt;
+        const std::function<void()> commit = [=, this, &checkpoint] { checkpoint = Commit(session, record, place); };
+        const std::function<void()> heal = [=, this] { QuarantineAndHeal(healer, record, copy); };
+        return Works{commit_first ? commit : heal, commit_first ? heal : commit, [=, this, &checkpoint](bool) {
+                       EXPECT_EQ(PackOf(record), copy.written.pack);
+                       if (checkpoint.ok()) return ExpectReference(*checkpoint, record);
+                       EXPECT_THAT(checkpoint.status(), HasReason("CHUNK_MISSING"));
+                     }};
+      });
+    }
   }
+}
+
+// Its place says nothing of damage: the note in its pack's row does.
+TEST_F(PackInterleaving, ACommitThatRemembersAPlaceSeesThatTheRecordIsDamaged) {
+  absl::Status status;
+  int later = 0;
+  AtEveryPlace([&] {
+    const SessionRef session = BeginSession();
+    const Stored record = Store();
+    EXPECT_THAT(Index(session, record), IsOk());
+    return Works{[=, this] { Quarantine(record); },
+                 [=, this, &status] { status = Commit(session, record, PlaceOf(record)).status(); },
+                 [&](bool passed) {
+                   EXPECT_THAT(ReasonOf(status), passed ? "" : "CHUNK_MISSING");
+                   if (!passed) ++later;
+                 }};
+  });
+  EXPECT_GT(later, 0);
 }
 
 TEST_F(PackInterleaving, ACopyThatHealedIsNotTakenForTheDamagedOne) {

@@ -114,15 +114,15 @@ absl::StatusOr<bool> HeldPacks::Usable(const PackId& pack) {
   return row->state() == v1::PackRow::LIVE && !row->quarantined();
 }
 
-absl::StatusOr<bool> HeldPacks::AnyLeft(const PackId& pack) {
+absl::StatusOr<bool> HeldPacks::RowsChanged(const PackId& pack) {
   CKPT_ASSIGN_OR_RETURN(const v1::PackRow* row, Row(pack, Hold::kShared));
-  return row->left();
+  return row->rows_changed();
 }
 
-absl::Status HeldPacks::NoteLeaving(const PackId& pack) {
+absl::Status HeldPacks::NoteRowChange(const PackId& pack) {
   CKPT_ASSIGN_OR_RETURN(v1::PackRow * row, Row(pack, Hold::kExclusive));
-  if (row->left()) return absl::OkStatus();
-  row->set_left(true);
+  if (row->rows_changed()) return absl::OkStatus();
+  row->set_rows_changed(true);
   return PutRow(txn_, keys::Pack(pack), *row);
 }
 

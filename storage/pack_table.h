@@ -43,11 +43,11 @@ class HeldPacks {
   // Makes the pack LIVE with the first of its rows, and notes how far they reach.
   absl::Status Indexed(const PackId& pack, std::uint64_t end);
 
-  // True if a record's row, which named this pack before the pack was held, may name another by now.
-  absl::StatusOr<bool> AnyLeft(const PackId& pack);
+  // True if a record's row, which named this pack before the pack was held, may name another by now, or be quarantined.
+  absl::StatusOr<bool> RowsChanged(const PackId& pack);
 
-  // Holds the pack exclusive instead, and notes that a record leaves it.
-  absl::Status NoteLeaving(const PackId& pack);
+  // Holds the pack exclusive instead, and notes that the row of a record in it changes.
+  absl::Status NoteRowChange(const PackId& pack);
 
   [[nodiscard]] bool Holds(const PackId& pack) const { return rows_.contains(pack); }
 

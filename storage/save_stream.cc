@@ -123,7 +123,8 @@ SaveStream::SaveStream(Store& store, std::uint32_t chunk_size, BegunSession begu
     for (const v1::ProgressRow::Chunk& chunk : row.chunks()) {
       const auto digest = Digest::From(chunk.digest());
       const auto fingerprint = Fingerprint::From(chunk.fingerprint());
-      if (digest.has_value() && fingerprint.has_value()) promised_[*digest] = {*fingerprint, chunk.raw_length()};
+      if (digest.has_value() && fingerprint.has_value())
+        promised_[*digest] = {*fingerprint, chunk.raw_length(), std::nullopt};
     }
   }
   if (!again_)
@@ -156,7 +157,7 @@ void SaveStream::OnDurable(const std::vector<BatchItem>& items) {
     for (const BatchItem& item : items) {
       if (item.kind != RecordKind::kChunk) continue;
       digests.append(item.digest.view());
-      promised_[item.digest] = {item.fingerprint, item.raw_length};
+      if (item.place.has_value()) promised_[item.digest] = {item.fingerprint, item.raw_length, item.place};
     }
   }
   if (digests.empty()) return;
@@ -471,11 +472,21 @@ absl::StatusOr<v1::Checkpoint> SaveStream::Publish(v1::Checkpoint checkpoint, Ma
   draft.checkpoint = std::move(checkpoint);
   draft.components = manifest.TakeComponents();
   draft.used = manifest.TakeUsed();
+  NotePlaces(draft.used);
   draft.parts = std::move(parts);
   draft.fact = writer_->fact();
   CKPT_ASSIGN_OR_RETURN(v1::Checkpoint committed, store_.versions().Commit(session_, draft));
   store_.MarkCommits();
   return committed;
+}
+
+// Says of the chunks where they were when this stream was told that it may rely on them.
+void SaveStream::NotePlaces(std::vector<UsedRecord>& used) {
+  const MutexLock lock(mutex_);
+  for (UsedRecord& record : used) {
+    const auto promise = promised_.find(record.name.digest);
+    if (!record.name.manifest && promise != promised_.end()) record.place = promise->second.place;
+  }
 }
 
 absl::StatusOr<v1::GetSaveResponse> GetSave(Store& store, const v1::GetSaveRequest& request) {

@@ -86,6 +86,8 @@ class SaveStream {
   ManifestDraft::Sink RecordSink();
   absl::Status CheckState() const;
 
+  void NotePlaces(std::vector<UsedRecord>& used);
+
   // A commit's steps.
   using Metrics = google::protobuf::RepeatedPtrField<v1::Metric>;
   absl::StatusOr<v1::Checkpoint> CommitWhole(Metrics metrics);

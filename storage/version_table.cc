@@ -4,6 +4,7 @@
 #include <map>
 #include <optional>
 #include <set>
+#include <span>
 
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
@@ -25,6 +26,14 @@ absl::Status MissingRecord(const Draft& draft, const UsedRecord& record) {
                                 component, " was found damaged since the save relied on it; send it again"));
 }
 
+// True if the record's row says now what it said when the session was told: then it need not be read.
+absl::StatusOr<bool> IsStillThere(HeldPacks& packs, const std::optional<RecordPlace>& place) {
+  if (!place.has_value() || !packs.Holds(place->pack)) return false;
+  CKPT_ASSIGN_OR_RETURN(const bool changed, packs.RowsChanged(place->pack));
+  CKPT_ASSIGN_OR_RETURN(const bool usable, packs.Usable(place->pack));
+  return usable && !changed;
+}
+
 // The records that the version uses, as bitmaps by pack and component. The session's packs are held first, so that no
 // row moves any more.
 absl::StatusOr<std::map<PackComponent, std::string>> CollectReferences(Transaction& txn, const SessionRef& session,
@@ -39,20 +48,29 @@ absl::StatusOr<std::map<PackComponent, std::string>> CollectReferences(Transacti
   HeldPacks packs(txn);
   CKPT_RETURN_IF_ERROR(packs.HoldAll(pinned));
   std::map<PackComponent, std::string> references;
+  std::vector<const UsedRecord*> unknown;
+  for (const UsedRecord& record : draft.used) {
+    CKPT_ASSIGN_OR_RETURN(const bool known, IsStillThere(packs, record.place));
+    if (known) {
+      AddRecord(references[{record.place->pack, record.component}], record.place->ordinal);
+    } else {
+      unknown.push_back(&record);
+    }
+  }
   constexpr std::size_t kPage = 4096;
-  for (std::size_t begin = 0; begin < draft.used.size(); begin += kPage) {
-    const std::size_t end = std::min(begin + kPage, draft.used.size());
+  for (std::size_t begin = 0; begin < unknown.size(); begin += kPage) {
+    const auto page = std::span(unknown).subspan(begin, std::min(kPage, unknown.size() - begin));
     std::vector<RecordName> names;
-    for (std::size_t i = begin; i < end; ++i) names.push_back(draft.used[i].name);
+    for (const UsedRecord* const record : page) names.push_back(record->name);
     CKPT_ASSIGN_OR_RETURN(const auto rows, ReadRows(txn, session.domain, names));
-    for (std::size_t i = begin; i < end; ++i) {
-      const auto& row = rows[i - begin];
-      if (!row.has_value() || row->quarantined()) return MissingRecord(draft, draft.used[i]);
+    for (std::size_t i = 0; i < page.size(); ++i) {
+      const auto& row = rows[i];
+      if (!row.has_value() || row->quarantined()) return MissingRecord(draft, *page[i]);
       CKPT_ASSIGN_OR_RETURN(const PackId pack, PackOfRow(*row));
       if (!packs.Holds(pack)) return Conflict();  // it moved to a pack pinned since
       CKPT_ASSIGN_OR_RETURN(const bool usable, packs.Usable(pack));
-      if (!usable) return MissingRecord(draft, draft.used[i]);
-      AddRecord(references[{pack, draft.used[i].component}], row->ordinal());
+      if (!usable) return MissingRecord(draft, *page[i]);
+      AddRecord(references[{pack, page[i]->component}], row->ordinal());
     }
   }
   AddRecord(references[{draft.fact.pack, 0}], draft.fact.ordinal);

@@ -1,6 +1,7 @@
 // Versions of checkpoints: made visible in one transaction, and marked as committed in a pack.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,7 +21,8 @@ namespace ckpt::storage {
 // A record that a version is made of, and which component it belongs to; manifest records belong to none.
 struct UsedRecord {
   RecordName name;
-  std::uint32_t component = 0;  // index into Draft::components; 0 is ""
+  std::uint32_t component = 0;            // index into Draft::components; 0 is ""
+  std::optional<RecordPlace> place = {};  // where it was, if the committing stream was told
 };
 
 // A version before it has its numbers.
