@@ -1,5 +1,8 @@
 """A fresh save, durable: the floor, the C++ library, torch.save + fsync, the Python client; bytes written."""
 
+import tempfile
+from pathlib import Path
+
 import ckptd
 
 import trainer
@@ -40,16 +43,22 @@ def measure(setting):
             result.add("client.save: again, all changed", timed(lambda: saver.save("bench", training.state(), epoch=2)))
             return seconds
 
+    def new_file():
+        with tempfile.TemporaryDirectory(dir=setting.folder) as folder:
+            return timed(lambda: trainer.save_file(training.state(), Path(folder) / "state.pth"))
+
     sides = {name: lambda streams=streams: floor(setting, streams) for name, streams in STREAMS.items()}
     sides |= {
         "library": lambda: library(setting, result),
         "torch.save + fsync": lambda: timed(lambda: trainer.save_file(training.state(), file)),
+        "torch.save + fsync, a new file": new_file,
         "client.save": client,
     }
     alternate(result, setting.rounds, sides, training.train)
     result.least("floor, the faster", STREAMS)
     result.ratio("throughput: library / floor", "floor, the faster", "library", at_least(0.8))
     result.ratio("time: client.save / torch.save + fsync", "client.save", "torch.save + fsync", at_most(1.25))
+    result.ratio("time: client.save / torch.save + fsync of a new file", "client.save", "torch.save + fsync, a new file")
     result.ratio(
         "time: client.save of a changed state / torch.save + fsync",
         "client.save: again, all changed",
