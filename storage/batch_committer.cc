@@ -114,6 +114,7 @@ void BatchCommitter::CommitGroup(const std::string& domain, const std::vector<Wa
 void BatchCommitter::IndexGroup(const WrittenBatch& written, const std::vector<Waiting*>& group) {
   const auto index = [&](std::span<Waiting* const> some) {
     std::vector<IndexBatch*> batches;
+    batches.reserve(some.size());
     for (Waiting* const each : some) batches.push_back(&each->batch.index);
     absl::StatusOr<std::vector<IndexResult>> results = index_.Index(batches);
     bool indexed = results.ok();

@@ -121,6 +121,8 @@ class BatchCommitterTest : public InterleavingTest {
   void ExpectThere(const One& one) {
     const v1::ChunkRow row = ChunkRowOf(one.bytes);
     EXPECT_TRUE(Pinned(one.session, PackIdOf(row)));
+    EXPECT_EQ(one.outcome->result.places[0].pack, PackIdOf(row));
+    EXPECT_EQ(one.outcome->result.places[0].ordinal, row.ordinal());
     std::string record(kRecordHeaderSize + kChunk, '\0');
     ASSERT_THAT(packs_.Read("default", PackIdOf(row), row.offset(), std::as_writable_bytes(std::span(record))), IsOk());
     EXPECT_EQ(record.substr(kRecordHeaderSize), one.bytes);

@@ -29,7 +29,8 @@ struct BatchItem {
   std::optional<Payload> payload;
   std::uint64_t tensor = 0;  // of a chunk: the tensor's number and the chunk's index in it
   std::uint64_t index = 0;
-  std::optional<RecordPlace> place = {};  // of one with a payload that has a row, once it is durable
+  std::optional<RecordPlace> place =
+      {};  // once it is durable: of the first in its batch that has this name and a payload
 };
 
 // Used by one thread, but for its own.

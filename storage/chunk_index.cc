@@ -16,6 +16,7 @@ namespace {
 // Pins the packs for the session. The caller holds the packs' rows at least shared.
 absl::Status PutPins(Transaction& txn, const SessionId& session, const std::set<PackId>& packs) {
   std::vector<std::string> by_session;
+  by_session.reserve(packs.size());
   for (const PackId& pack : packs) by_session.push_back(keys::PinBySession(session, pack));
   CKPT_ASSIGN_OR_RETURN(const auto pinned, txn.MultiGet(by_session, Hold::kNone));
   std::size_t i = 0;
@@ -90,29 +91,24 @@ v1::ChunkRow RowOf(const IndexEntry& entry) {
   return row;
 }
 
-// Indexes one entry, says where it is, and adds the packs that it relies on to `pin`.
-absl::Status IndexEntryRow(Transaction& txn, HeldPacks& packs, const std::string& key, const IndexEntry& entry,
-                           std::set<PackId>& pin, RecordPlace& place, IndexResult& result) {
+// Indexes one entry. Where its record is then; nullopt for one that was not written and is gone.
+absl::StatusOr<std::optional<RecordPlace>> IndexEntryRow(Transaction& txn, HeldPacks& packs, const std::string& key,
+                                                         const IndexEntry& entry, std::uint64_t& new_bytes) {
   const Hold hold = entry.written.has_value() ? Hold::kExclusive : Hold::kShared;
   CKPT_ASSIGN_OR_RETURN(const auto row, GetRow<v1::ChunkRow>(txn, key, hold));
   bool usable = false;
   if (row.has_value()) {
     CKPT_ASSIGN_OR_RETURN(usable, Usable(packs, *row));
   }
-  if (usable) {  // it was there, or another session's row was first: that one counts, and is pinned
+  if (usable) {  // it was there, or another session's row was first: that one counts
     CKPT_ASSIGN_OR_RETURN(const PackId winner, PackOfRow(*row));
-    place = {winner, row->ordinal()};
-    pin.insert(winner);
-    return absl::OkStatus();
+    return RecordPlace{winner, row->ordinal()};
   }
-  if (!entry.written.has_value()) {
-    result.gone.push_back(entry.name);
-    return absl::OkStatus();
-  }
+  if (!entry.written.has_value()) return std::nullopt;
   if (row.has_value()) CKPT_RETURN_IF_ERROR(Heal(txn, packs, *row, *entry.written));
-  place = {entry.written->pack, entry.written->ordinal};
-  result.new_bytes += entry.written->stored_length;
-  return PutRow(txn, key, RowOf(entry));
+  CKPT_RETURN_IF_ERROR(PutRow(txn, key, RowOf(entry)));
+  new_bytes += entry.written->stored_length;
+  return RecordPlace{entry.written->pack, entry.written->ordinal};
 }
 
 }  // namespace
@@ -157,15 +153,14 @@ absl::StatusOr<std::vector<std::optional<Promise>>> ChunkIndex::Pin(const Sessio
       wanted.insert(pack);
     }
     CKPT_RETURN_IF_ERROR(packs.HoldAll(wanted));
-    // Now that the packs are held no row that names them changes, and what a row said before is true of a pack of whose
-    // rows none has changed.
+    // Now that the packs are held no row that names them changes, and one that was read before still holds if its pack
+    // has no note of a change.
     std::vector<std::size_t> moving;
     std::vector<RecordName> again;
     for (std::size_t i = 0; i < rows.size(); ++i) {
       if (!rows[i].has_value()) continue;
       CKPT_ASSIGN_OR_RETURN(const PackId pack, PackOfRow(*rows[i]));
-      CKPT_ASSIGN_OR_RETURN(const bool changed, packs.RowsChanged(pack));
-      if (!changed) continue;
+      if (!packs.Held(pack)->rows_changed()) continue;
       moving.push_back(i);
       again.push_back(records[i]);
     }
@@ -175,7 +170,7 @@ absl::StatusOr<std::vector<std::optional<Promise>>> ChunkIndex::Pin(const Sessio
     for (std::size_t i = 0; i < rows.size(); ++i) {
       if (!rows[i].has_value()) continue;
       CKPT_ASSIGN_OR_RETURN(const PackId pack, PackOfRow(*rows[i]));
-      if (!packs.Holds(pack)) continue;  // moved between the two reads: as good as missing
+      if (packs.Held(pack) == nullptr) continue;  // moved between the two reads: as good as missing
       CKPT_ASSIGN_OR_RETURN(const bool usable, Usable(packs, *rows[i]));
       if (!usable) continue;
       const auto fingerprint = Fingerprint::From(rows[i]->fingerprint());
@@ -235,9 +230,16 @@ absl::StatusOr<std::vector<IndexResult>> ChunkIndex::Index(std::span<IndexBatch*
       CKPT_RETURN_IF_ERROR(packs.Indexed(written->pack, written->end));
       pins[i].insert(written->pack);
     }
-    for (const auto& [key, i, j] : sorted)
-      CKPT_RETURN_IF_ERROR(
-          IndexEntryRow(txn, packs, key, batches[i]->entries[j], pins[i], results[i].places[j], results[i]));
+    for (const auto& [key, i, j] : sorted) {
+      const IndexEntry& entry = batches[i]->entries[j];
+      CKPT_ASSIGN_OR_RETURN(const auto place, IndexEntryRow(txn, packs, key, entry, results[i].new_bytes));
+      if (place.has_value()) {
+        results[i].places[j] = *place;
+        pins[i].insert(place->pack);
+      } else {
+        results[i].gone.push_back(entry.name);
+      }
+    }
     if (std::any_of(results.begin(), results.end(), [](const IndexResult& result) { return !result.gone.empty(); }))
       return gone;
     for (std::size_t i = 0; i < batches.size(); ++i) {
@@ -267,11 +269,12 @@ absl::Status ChunkIndex::Quarantine(std::string_view domain, const RecordName& r
                                     std::uint64_t offset) {
   const std::string key = RecordKey(domain, record);
   return engine_.Transact(KvEngine::Durability::kSync, [&](Transaction& txn) -> absl::Status {
+    // First: who waits for a pack that many hold keeps nobody from the row. A note for nothing costs a few reads.
+    HeldPacks packs(txn);
+    CKPT_RETURN_IF_ERROR(packs.NoteRowChange(pack));
     CKPT_ASSIGN_OR_RETURN(auto row, GetRow<v1::ChunkRow>(txn, key, Hold::kExclusive));
     if (!row.has_value() || row->quarantined() || row->pack() != pack.view() || row->offset() != offset)
       return absl::OkStatus();
-    HeldPacks packs(txn);
-    CKPT_RETURN_IF_ERROR(packs.NoteRowChange(pack));
     row->set_quarantined(true);
     return PutRow(txn, key, *row);
   });

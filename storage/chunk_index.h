@@ -40,7 +40,7 @@ struct IndexEntry {
   Fingerprint fingerprint;
 };
 
-// Where a record was when its session was told that it may rely on it.
+// Where a record was when a stream was told that it may rely on it.
 struct RecordPlace {
   PackId pack;
   std::uint32_t ordinal = 0;
@@ -50,7 +50,7 @@ struct RecordPlace {
 struct Promise {
   Fingerprint fingerprint;
   std::uint32_t raw_length = 0;
-  std::optional<RecordPlace> place;  // absent if it is not known any more: of what an earlier stream was told
+  std::optional<RecordPlace> place;  // absent if it is not known: an earlier stream was told
 };
 
 // A batch on its way into the index. The entries' names are distinct.
@@ -82,8 +82,8 @@ class ChunkIndex {
   absl::StatusOr<std::vector<bool>> Has(std::string_view domain, const std::vector<RecordName>& records);
 
   // Makes batches that were written durable in the catalog, all or none: rows for what is new, pins on the packs of
-  // all, each session's progress. Of a record that has a usable row already, that row stays. The sessions have one
-  // domain.
+  // all, each session's progress. Of a record that has a usable row already, that row stays, and its place is the one
+  // that is told. The sessions have one domain.
   absl::StatusOr<std::vector<IndexResult>> Index(std::span<IndexBatch* const> batches);
   absl::StatusOr<IndexResult> Index(IndexBatch batch);
 

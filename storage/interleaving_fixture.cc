@@ -71,6 +71,7 @@ absl::Status InterleavingTest::IndexTogether(const std::vector<std::pair<Session
     batch.number = ++batch_number;
   }
   std::vector<IndexBatch*> together;
+  together.reserve(batches.size());
   for (IndexBatch& batch : batches) together.push_back(&batch);
   return chunks_.Index(together).status();
 }

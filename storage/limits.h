@@ -18,7 +18,7 @@ inline constexpr std::uint64_t kMaxChunksPerTensor = 65536;
 // Bytes of a tensor's description: the same, of one that several trainers saved.
 inline constexpr std::size_t kMaxTensorBytes = 7U << 19;
 
-// Chunks of one state: what is kept of each in memory, some 200 bytes, until the commit.
+// Chunks of one state: what is kept of each in memory, some 250 bytes, until the commit.
 inline constexpr std::uint64_t kMaxChunks = 16'000'000;
 
 // Tensors, and nodes, of one state.

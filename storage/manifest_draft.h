@@ -17,7 +17,7 @@
 
 namespace ckpt::storage {
 
-// Not thread-safe. Memory: some 40 bytes for each chunk.
+// Not thread-safe. Memory: some 64 bytes for each chunk.
 class ManifestDraft {
  public:
   // Takes the manifest's records.

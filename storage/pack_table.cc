@@ -88,8 +88,11 @@ absl::Status PackTable::Recover(const PackStore& packs) {
   return absl::OkStatus();
 }
 
+bool IsUsable(const v1::PackRow& pack) { return pack.state() == v1::PackRow::LIVE && !pack.quarantined(); }
+
 absl::Status HeldPacks::HoldAll(const std::set<PackId>& packs) {
   std::vector<std::string> row_keys;
+  row_keys.reserve(packs.size());
   for (const PackId& pack : packs) row_keys.push_back(keys::Pack(pack));
   CKPT_ASSIGN_OR_RETURN(const auto values, txn_.MultiGet(row_keys, Hold::kShared));
   std::size_t i = 0;
@@ -111,12 +114,12 @@ absl::StatusOr<v1::PackRow*> HeldPacks::Row(const PackId& pack, Hold hold) {
 
 absl::StatusOr<bool> HeldPacks::Usable(const PackId& pack) {
   CKPT_ASSIGN_OR_RETURN(const v1::PackRow* row, Row(pack, Hold::kShared));
-  return row->state() == v1::PackRow::LIVE && !row->quarantined();
+  return IsUsable(*row);
 }
 
-absl::StatusOr<bool> HeldPacks::RowsChanged(const PackId& pack) {
-  CKPT_ASSIGN_OR_RETURN(const v1::PackRow* row, Row(pack, Hold::kShared));
-  return row->rows_changed();
+const v1::PackRow* HeldPacks::Held(const PackId& pack) const {
+  const auto held = rows_.find(pack);
+  return held == rows_.end() ? nullptr : &held->second;
 }
 
 absl::Status HeldPacks::NoteRowChange(const PackId& pack) {

@@ -29,6 +29,9 @@ class PackTable final : public PackRegistry {
   KvEngine& engine_;
 };
 
+// True if records of the pack count: it is LIVE, and not quarantined.
+bool IsUsable(const v1::PackRow& pack);
+
 // The packs that a transaction works with, each held shared from its first use on.
 class HeldPacks {
  public:
@@ -37,19 +40,19 @@ class HeldPacks {
   // Holds them all: at once, which is faster than one by one.
   absl::Status HoldAll(const std::set<PackId>& packs);
 
-  // True if records of the pack count: it is LIVE, and not quarantined.
+  // As IsUsable.
   absl::StatusOr<bool> Usable(const PackId& pack);
 
   // Makes the pack LIVE with the first of its rows, and notes how far they reach.
   absl::Status Indexed(const PackId& pack, std::uint64_t end);
 
-  // True if a record's row, which named this pack before the pack was held, may name another by now, or be quarantined.
-  absl::StatusOr<bool> RowsChanged(const PackId& pack);
-
-  // Holds the pack exclusive instead, and notes that the row of a record in it changes.
+  // Holds the pack exclusive instead, and notes that a row that names it changes: its record is found damaged, or
+  // moves.
   absl::Status NoteRowChange(const PackId& pack);
 
-  [[nodiscard]] bool Holds(const PackId& pack) const { return rows_.contains(pack); }
+  // The pack's row; null if the pack is not held. Without `rows_changed` a row that named the pack before it was held
+  // still says the same.
+  [[nodiscard]] const v1::PackRow* Held(const PackId& pack) const;
 
  private:
   absl::StatusOr<v1::PackRow*> Row(const PackId& pack, Hold hold);

@@ -56,6 +56,18 @@ class Protocol : public StoreTest {
   }
 
   static std::string DigestOf(const std::string& bytes) { return std::string(Sha256(bytes).view()); }
+
+  // A tensor of one chunk, which is cited.
+  static absl::Status Cite(SaveStream& save, const std::string& path, const std::string& bytes) {
+    v1::TensorBatch batch;
+    v1::Tensor& tensor = *batch.add_tensors();
+    tensor.set_path(path);
+    tensor.set_component("m");
+    tensor.set_dtype(v1::DTYPE_UINT8);
+    tensor.add_shape(bytes.size());
+    CKPT_RETURN_IF_ERROR(save.AddTensors(std::move(batch)));
+    return save.Cite(DigestOf(bytes));
+  }
 };
 
 const v1::SaveCommit kNoMetrics;
@@ -139,6 +151,39 @@ TEST_F(Protocol, AnAckPinsThePackOfTheRowThatWasFirst) {
   EXPECT_EQ(PackIdOf(ChunkRowOf(Data('a'))), first);
   EXPECT_THAT(Pins(SessionOf(*save)), Contains(first));
   EXPECT_THAT(Pins(SessionOf(*save)), Contains(PackIdOf(ChunkRowOf(Data('b')))));
+  ASSERT_THAT(SendTree(*save, {{"m.a", Data('a')}, {"m.b", Data('b')}}), IsOk());
+  ASSERT_THAT(save->Commit(kNoMetrics).status(), IsOk());
+  ExpectReferences({1, 2}, "m", {Data('a'), Data('b')});
+}
+
+TEST_F(Protocol, ACommitRefersToWhatItWasPromised) {
+  ASSERT_THAT(Save(BeginOf("r", 1), {{"m.a", Data('a')}, {"m.b", Data('b')}, {"m.c", Data('c')}}).status(), IsOk());
+  CloseStore();  // seals the pack, so that what is new comes into another one
+  OpenStore();
+  const auto save = Begin(BeginOf("r", 2));
+  ASSERT_EQ(save->Have(DigestOf(Data('c')) + DigestOf(Data('b'))).value(), std::string(1, '\0'));
+  ASSERT_THAT(Cite(*save, "m.c", Data('c')), IsOk());
+  ASSERT_THAT(Cite(*save, "m.b", Data('b')), IsOk());
+  ASSERT_THAT(SendTensors(*save, {{"m.d", Data('d')}, {"m.again", Data('d')}}), IsOk());
+  ASSERT_THAT(SendTree(*save, {{"m.c", Data('c')}, {"m.b", Data('b')}, {"m.d", Data('d')}, {"m.again", Data('d')}}),
+              IsOk());
+  ASSERT_THAT(save->Commit(kNoMetrics).status(), IsOk());
+  ExpectReferences({1, 2}, "m", {Data('b'), Data('c'), Data('d')});
+}
+
+TEST_F(Protocol, ACommitDoesNotReadTheRowsOfWhatItWasPromised) {
+  ASSERT_THAT(Save(BeginOf("r", 1), {{"m.a", Data('a')}}).status(), IsOk());
+  const auto save = Begin(BeginOf("r", 2));
+  ASSERT_EQ(save->Have(DigestOf(Data('a'))).value(), std::string(1, '\0'));
+  ASSERT_THAT(Cite(*save, "m.a", Data('a')), IsOk());
+  ASSERT_THAT(SendTree(*save, {{"m.a", Data('a')}}), IsOk());
+  const v1::ChunkRow promised = ChunkRowOf(Data('a'));
+  v1::ChunkRow other = promised;
+  other.set_ordinal(promised.ordinal() + 100);
+  Put(keys::Chunk("default", Sha256(Data('a'))), other);  // as nobody may: without a note in the pack's row
+  ASSERT_THAT(save->Commit(kNoMetrics).status(), IsOk());
+  Put(keys::Chunk("default", Sha256(Data('a'))), promised);
+  ExpectReferences({1, 2}, "m", {Data('a')});
 }
 
 TEST_F(Protocol, AChunkInACondemnedPackIsMissing) {
@@ -284,19 +329,14 @@ TEST_F(Protocol, AnAttemptThatBeginsAgainResumesWithWhatWasAcked) {
   const std::vector<v1::ProgressRow> acked = save->TakeAcked();
   EXPECT_EQ(acked[0].chunks(0).digest(), DigestOf(Data('a')));
   EXPECT_EQ(acked[0].chunks(0).fingerprint(), Xxh3(Data('a')).view());
-  v1::TensorBatch batch;
-  v1::Tensor& tensor = *batch.add_tensors();
-  tensor.set_path("m.a");
-  tensor.set_component("m");
-  tensor.set_dtype(v1::DTYPE_UINT8);
-  tensor.add_shape(kChunk);
-  ASSERT_THAT(save->AddTensors(batch), IsOk());
-  ASSERT_THAT(save->Cite(DigestOf(Data('a'))), IsOk());
-  ASSERT_THAT(SendTree(*save, {{"m.a", Data('a')}}), IsOk());
+  ASSERT_THAT(Cite(*save, "m.a", Data('a')), IsOk());
+  ASSERT_THAT(SendTensors(*save, {{"m.b", Data('b')}}), IsOk());
+  ASSERT_THAT(SendTree(*save, {{"m.a", Data('a')}, {"m.b", Data('b')}}), IsOk());
   const auto checkpoint = save->Commit(kNoMetrics);
   ASSERT_THAT(checkpoint.status(), IsOk());
-  EXPECT_GE(checkpoint->committed().checkpoint().new_bytes(), kChunk) << "what the first stream stored counts";
+  EXPECT_GE(checkpoint->committed().checkpoint().new_bytes(), 2 * kChunk) << "what the first stream stored counts";
   EXPECT_EQ(Restore("r@1").value()["m.a"], Data('a'));
+  ExpectReferences({1, 1}, "m", {Data('a'), Data('b')});
 }
 
 TEST_F(Protocol, WhatIsSentAgainReplaces) {
@@ -333,14 +373,7 @@ TEST_F(Protocol, OneAttemptKeyIsOneSave) {
 TEST_F(Protocol, ACitationNeedsAPinOrAnAck) {
   ASSERT_THAT(Save(BeginOf("r", 1), {{"m.a", Data('a')}}).status(), IsOk());
   const auto save = Begin(BeginOf("r", 2));
-  v1::TensorBatch batch;
-  v1::Tensor& tensor = *batch.add_tensors();
-  tensor.set_path("m.a");
-  tensor.set_component("m");
-  tensor.set_dtype(v1::DTYPE_UINT8);
-  tensor.add_shape(kChunk);
-  ASSERT_THAT(save->AddTensors(batch), IsOk());
-  EXPECT_THAT(save->Cite(DigestOf(Data('a'))), HasReason("CHUNK_NOT_PINNED"));
+  EXPECT_THAT(Cite(*save, "m.a", Data('a')), HasReason("CHUNK_NOT_PINNED"));
 }
 
 TEST_F(Protocol, NothingIsSharedBetweenDomains) {

@@ -85,6 +85,8 @@ class SaveInParts : public StoreTest {
     ASSERT_THAT(restored.status(), IsOk());
     EXPECT_EQ(restored->at("m.w"), Data('a') + Data('b', 2));
     EXPECT_EQ(restored->at("m.b"), "0123456789");
+    const std::string b = Data('b', 2);
+    ExpectReferences({1, 1}, "m", {Data('a'), b.substr(0, kChunk), b.substr(kChunk)});
   }
   void ExpectInvisible() { EXPECT_EQ(ReasonOf(Restore("r@1").status()), "RUN_NOT_FOUND"); }
 

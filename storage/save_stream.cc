@@ -157,7 +157,8 @@ void SaveStream::OnDurable(const std::vector<BatchItem>& items) {
     for (const BatchItem& item : items) {
       if (item.kind != RecordKind::kChunk) continue;
       digests.append(item.digest.view());
-      if (item.place.has_value()) promised_[item.digest] = {item.fingerprint, item.raw_length, item.place};
+      if (!item.place.has_value()) continue;  // it has come before
+      promised_[item.digest] = {item.fingerprint, item.raw_length, item.place};
     }
   }
   if (digests.empty()) return;
@@ -175,6 +176,7 @@ absl::StatusOr<std::string> SaveStream::Have(std::string_view list) {
   std::vector<std::optional<Promise>> promises(digests.size());
   if (!again_) {
     std::vector<RecordName> names;
+    names.reserve(digests.size());
     for (const Digest& digest : digests) names.push_back({false, digest});
     CKPT_ASSIGN_OR_RETURN(promises, store_.chunks().Pin(session_, names));
   }
@@ -484,8 +486,9 @@ absl::StatusOr<v1::Checkpoint> SaveStream::Publish(v1::Checkpoint checkpoint, Ma
 void SaveStream::NotePlaces(std::vector<UsedRecord>& used) {
   const MutexLock lock(mutex_);
   for (UsedRecord& record : used) {
+    if (record.name.manifest) continue;
     const auto promise = promised_.find(record.name.digest);
-    if (!record.name.manifest && promise != promised_.end()) record.place = promise->second.place;
+    if (promise != promised_.end()) record.place = promise->second.place;
   }
 }
 

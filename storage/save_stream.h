@@ -86,8 +86,6 @@ class SaveStream {
   ManifestDraft::Sink RecordSink();
   absl::Status CheckState() const;
 
-  void NotePlaces(std::vector<UsedRecord>& used);
-
   // A commit's steps.
   using Metrics = google::protobuf::RepeatedPtrField<v1::Metric>;
   absl::StatusOr<v1::Checkpoint> CommitWhole(Metrics metrics);
@@ -98,6 +96,7 @@ class SaveStream {
                                           Metrics metrics) const;
   absl::StatusOr<v1::Checkpoint> Publish(v1::Checkpoint checkpoint, ManifestDraft& manifest,
                                          std::vector<v1::PartRow> parts, std::uint64_t others_new_bytes);
+  void NotePlaces(std::vector<UsedRecord>& used);
 
   Store& store_;
   const std::uint32_t chunk_size_;

@@ -5,6 +5,7 @@
 #include "base/box.h"
 #include "base/random.h"
 #include "base/status.h"
+#include "storage/record_bitmap.h"
 
 namespace ckpt::storage {
 namespace {
@@ -157,6 +158,22 @@ std::vector<PackId> StoreTest::Pins(const SessionId& session) {
   std::vector<PackId> out;
   for (const auto& [key, value] : Rows(keys::PinsOfSession(session))) out.push_back(*keys::PinnedPackOf(key));
   return out;
+}
+
+void StoreTest::ExpectReferences(const VersionId& version, const std::string& component,
+                                 const std::vector<std::string>& chunks) {
+  std::map<PackId, std::string> expected;
+  for (const std::string& chunk : chunks) {
+    const v1::ChunkRow row = ChunkRowOf(chunk);
+    AddRecord(expected[PackIdOf(row)], row.ordinal());
+  }
+  std::map<PackId, std::string> found;
+  for (const auto& [pack_key, row] : Rows(keys::Packs())) {
+    const PackId pack = *keys::PackOf(pack_key);
+    for (const auto& [key, value] : Rows(keys::Reference(pack, version, component)))
+      found[pack] = ParseRow<v1::ReferenceRow>(key, value)->records();
+  }
+  EXPECT_EQ(found, expected);
 }
 
 std::string StoreTest::Data(char seed, std::size_t chunks) {

@@ -63,6 +63,9 @@ class StoreTest : public testing::Test {
   static PackId PackIdOf(const v1::ChunkRow& row) { return *PackId::From(row.pack()); }
   static SessionId SessionOf(const SaveStream& save) { return *SessionId::From(save.begun().session()); }
   std::vector<PackId> Pins(const SessionId& session);
+  // The version's references of the component are to where the rows of these chunks say that they are, and to nothing
+  // else.
+  void ExpectReferences(const VersionId& version, const std::string& component, const std::vector<std::string>& chunks);
 
   // Distinct bytes of so many chunks.
   static std::string Data(char seed, std::size_t chunks = 1);

@@ -26,12 +26,10 @@ absl::Status MissingRecord(const Draft& draft, const UsedRecord& record) {
                                 component, " was found damaged since the save relied on it; send it again"));
 }
 
-// True if the record's row says now what it said when the session was told: then it need not be read.
-absl::StatusOr<bool> IsStillThere(HeldPacks& packs, const std::optional<RecordPlace>& place) {
-  if (!place.has_value() || !packs.Holds(place->pack)) return false;
-  CKPT_ASSIGN_OR_RETURN(const bool changed, packs.RowsChanged(place->pack));
-  CKPT_ASSIGN_OR_RETURN(const bool usable, packs.Usable(place->pack));
-  return usable && !changed;
+// True if the record's row must still say what the stream was told: then it need not be read.
+bool IsKnownUnchanged(const HeldPacks& packs, const std::optional<RecordPlace>& place) {
+  const v1::PackRow* const pack = place.has_value() ? packs.Held(place->pack) : nullptr;
+  return pack != nullptr && IsUsable(*pack) && !pack->rows_changed();
 }
 
 // The records that the version uses, as bitmaps by pack and component. The session's packs are held first, so that no
@@ -50,8 +48,7 @@ absl::StatusOr<std::map<PackComponent, std::string>> CollectReferences(Transacti
   std::map<PackComponent, std::string> references;
   std::vector<const UsedRecord*> unknown;
   for (const UsedRecord& record : draft.used) {
-    CKPT_ASSIGN_OR_RETURN(const bool known, IsStillThere(packs, record.place));
-    if (known) {
+    if (IsKnownUnchanged(packs, record.place)) {
       AddRecord(references[{record.place->pack, record.component}], record.place->ordinal);
     } else {
       unknown.push_back(&record);
@@ -61,15 +58,16 @@ absl::StatusOr<std::map<PackComponent, std::string>> CollectReferences(Transacti
   for (std::size_t begin = 0; begin < unknown.size(); begin += kPage) {
     const auto page = std::span(unknown).subspan(begin, std::min(kPage, unknown.size() - begin));
     std::vector<RecordName> names;
+    names.reserve(page.size());
     for (const UsedRecord* const record : page) names.push_back(record->name);
     CKPT_ASSIGN_OR_RETURN(const auto rows, ReadRows(txn, session.domain, names));
     for (std::size_t i = 0; i < page.size(); ++i) {
       const auto& row = rows[i];
       if (!row.has_value() || row->quarantined()) return MissingRecord(draft, *page[i]);
       CKPT_ASSIGN_OR_RETURN(const PackId pack, PackOfRow(*row));
-      if (!packs.Holds(pack)) return Conflict();  // it moved to a pack pinned since
-      CKPT_ASSIGN_OR_RETURN(const bool usable, packs.Usable(pack));
-      if (!usable) return MissingRecord(draft, *page[i]);
+      const v1::PackRow* const held = packs.Held(pack);
+      if (held == nullptr) return Conflict();  // it moved to a pack pinned since
+      if (!IsUsable(*held)) return MissingRecord(draft, *page[i]);
       AddRecord(references[{pack, page[i]->component}], row->ordinal());
     }
   }
@@ -77,9 +75,9 @@ absl::StatusOr<std::map<PackComponent, std::string>> CollectReferences(Transacti
   return references;
 }
 
-// Notes the committing rank's part; the others' must be those that the draft was merged from. The caller holds the
-// session's row exclusive.
-absl::Status NoteLastPart(Transaction& txn, const SessionRef& session, const v1::SessionRow& row, const Draft& draft) {
+// Checks that the other ranks' parts are those that the draft was merged from. The caller holds the session's row
+// exclusive.
+absl::Status CheckParts(Transaction& txn, const SessionRef& session, const v1::SessionRow& row, const Draft& draft) {
   CKPT_ASSIGN_OR_RETURN(Parts parts, ReadParts(txn, session.id, row));
   parts[session.rank] = draft.parts[session.rank];
   const bool same = std::equal(parts.begin(), parts.end(), draft.parts.begin(), draft.parts.end(),
@@ -88,7 +86,7 @@ absl::Status NoteLastPart(Transaction& txn, const SessionRef& session, const v1:
                                });
   if (!same)
     return MakeError(absl::StatusCode::kAborted, "PARTS_CHANGED", "a rank has begun its part of the save anew");
-  return PutRow(txn, keys::Part(session.id, session.rank), draft.parts[session.rank]);
+  return absl::OkStatus();
 }
 
 // The run's row, held; made with the first version.
@@ -160,8 +158,11 @@ absl::StatusOr<v1::Checkpoint> VersionTable::Commit(const SessionRef& session, c
   const auto body = [&](Transaction& txn) -> absl::Status {
     checkpoint = draft.checkpoint;
     CKPT_ASSIGN_OR_RETURN(v1::SessionRow owner, HoldSession(txn, session, Hold::kExclusive));
-    if (PartCount(owner) > 1) CKPT_RETURN_IF_ERROR(NoteLastPart(txn, session, owner, draft));
+    const bool in_parts = PartCount(owner) > 1;
+    if (in_parts) CKPT_RETURN_IF_ERROR(CheckParts(txn, session, owner, draft));
+    // Before anything is written: then many rows are read at once.
     CKPT_ASSIGN_OR_RETURN(const auto references, CollectReferences(txn, session, draft));
+    if (in_parts) CKPT_RETURN_IF_ERROR(PutRow(txn, keys::Part(session.id, session.rank), draft.parts[session.rank]));
     *checkpoint.mutable_create_time() = Timestamp(clock_.WallMicros());
     CKPT_ASSIGN_OR_RETURN(v1::RunRow run, HoldRun(txn, session.domain, checkpoint.run(), checkpoint.create_time()));
     const VersionId id{run.id(), run.last_sequence() + 1};
@@ -221,14 +222,16 @@ absl::Status VersionTable::WriteMarkers() {
 
 absl::Status VersionTable::MarkDomain(const std::string& domain,
                                       const std::vector<std::pair<std::string, v1::CommitFact>>& facts) {
-  std::vector<std::string> payloads;
-  std::vector<Bytes> pieces;
-  for (const auto& [key, fact] : facts) payloads.push_back(fact.SerializeAsString());
-  for (const std::string& payload : payloads) pieces.push_back(AsBytes(payload));
-  std::vector<Record> records;
-  for (const Bytes& piece : pieces) records.push_back(MakeRecord(RecordKind::kCommitFact, std::span(&piece, 1)));
+  std::vector<std::string> payloads(facts.size());
+  std::vector<Bytes> pieces(facts.size());
+  std::vector<Record> records(facts.size());
+  for (std::size_t i = 0; i < facts.size(); ++i) {
+    payloads[i] = facts[i].second.SerializeAsString();
+    pieces[i] = AsBytes(payloads[i]);
+    records[i] = MakeRecord(RecordKind::kCommitFact, std::span(&pieces[i], 1));
+  }
   CKPT_ASSIGN_OR_RETURN(const WrittenBatch written, packs_.Write(domain, records, nullptr));
-  const absl::Status status = engine_.Transact(KvEngine::Durability::kSync, [&](Transaction& txn) -> absl::Status {
+  absl::Status status = engine_.Transact(KvEngine::Durability::kSync, [&](Transaction& txn) -> absl::Status {
     HeldPacks packs(txn);
     CKPT_RETURN_IF_ERROR(packs.Indexed(written.pack, written.end));
     for (std::size_t i = 0; i < facts.size(); ++i) {

@@ -22,7 +22,7 @@ namespace ckpt::storage {
 struct UsedRecord {
   RecordName name;
   std::uint32_t component = 0;            // index into Draft::components; 0 is ""
-  std::optional<RecordPlace> place = {};  // where it was, if the committing stream was told
+  std::optional<RecordPlace> place = {};  // where the stream was told that it is; absent if it was not
 };
 
 // A version before it has its numbers.

@@ -1,4 +1,4 @@
-"""A fresh save, durable: the floor, the C++ library, torch.save + fsync, the Python client; bytes written."""
+"""A fresh save, durable: the floor, the C++ library, torch.save + fsync over a file and into a new one, the Python client."""
 
 import tempfile
 from pathlib import Path
@@ -45,7 +45,7 @@ def measure(setting):
 
     def new_file():
         with tempfile.TemporaryDirectory(dir=setting.folder) as folder:
-            return timed(lambda: trainer.save_file(training.state(), Path(folder) / "state.pth"))
+            return timed(lambda: trainer.save_file(training.state(), Path(folder) / "state.pth"))  # its name is not synced
 
     sides = {name: lambda streams=streams: floor(setting, streams) for name, streams in STREAMS.items()}
     sides |= {

@@ -45,7 +45,7 @@ class Trainer:
 
 
 def save_file(state, path):
-    """torch.save, durably, over what the file has."""
+    """torch.save, durably, over what the file has, if there is one."""
     with open(path, "r+b" if path.exists() else "wb") as stream:
         torch.save(state, stream)
         stream.truncate()
