@@ -1,4 +1,4 @@
-"""A fresh save, durable: the floor, the C++ library, torch.save + fsync over a file and into a new one, the Python client."""
+"""A fresh save, durable: the floor, the C++ library, torch.save + fsync over a file and into another, client.save."""
 
 import tempfile
 from pathlib import Path
