@@ -76,8 +76,9 @@ absl::Status PackTable::Recover(const PackStore& packs) {
       const bool too_short = bytes < row->sealed_length();
       if (row->quarantined() == too_short) return absl::OkStatus();
       if (too_short) {
-        spdlog::error("pack {} of domain {} should have {} bytes and has {}: checkpoints that use it are damaged",
-                      pack.ToHex(), row->domain(), row->sealed_length(), bytes);
+        const std::string has = size == sizes.end() ? "is gone" : absl::StrCat("has ", bytes);
+        spdlog::error("pack {} of domain {} should have {} bytes and {}: checkpoints that use it are damaged",
+                      pack.ToHex(), row->domain(), row->sealed_length(), has);
       } else {
         spdlog::info("pack {} of domain {} has all its bytes again", pack.ToHex(), row->domain());
       }

@@ -21,7 +21,8 @@ absl::StatusOr<FileFormat> FormatOfPath(const std::string& path) {
   if (absl::EndsWithIgnoreCase(path, ".safetensors")) return FileFormat::kSafetensors;
   return MakeError(
       absl::StatusCode::kInvalidArgument, "UNKNOWN_FORMAT",
-      absl::StrCat(path, ": its ending is none of .pth, .pt, .bin, .ckpt and .safetensors; name the format (--format)"));
+      absl::StrCat(path, ": its ending is none of .pth, .pt, .bin, .ckpt, .pth.tar, .pt.tar and .safetensors; name the "
+                         "format (--format)"));
 }
 
 absl::StatusOr<std::unique_ptr<StateFile>> ReadStateFile(const std::string& path, FileFormat format,

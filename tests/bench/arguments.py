@@ -16,14 +16,17 @@ def one_of(names):
 
 def gib(word):
     """A size that makes a state: 0.015625 is one tensor of 16 MiB."""
-    size = float(word)
+    try:
+        size = float(word)
+    except ValueError:
+        size = 0
     if not 1 / 64 <= size <= 4096:  # not nan either
         raise argparse.ArgumentTypeError(f"{word} is no size: GiB, from {1 / 64} to 4096")
     return size
 
 
 def rounds(word):
-    count = int(word)
+    count = int(word) if word.isdecimal() else 0
     if count < 1:
         raise argparse.ArgumentTypeError(f"{word}: at least one round")
     return count

@@ -86,7 +86,7 @@ def describe(setting, folder):
 METHOD = """\
 After a round that warms up and is not counted, each round runs every side once, every second round in reverse order,
 with the disk synced before each. A ratio is taken in each round; median, min and max are over the rounds. s: seconds.
-The load of the machine before it began was {load_before}."""
+Goals are meant for --size 1. The load of the machine before it began was {load_before}."""
 
 
 def measure(name, args):

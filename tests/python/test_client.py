@@ -69,6 +69,23 @@ def test_a_save_does_not_guess_the_epoch(client, state):
     assert raised.value.reason == "NO_EPOCH"
 
 
+@pytest.mark.parametrize(
+    ("named", "arguments"),
+    [
+        ("epoch", {"epoch": 1 << 63}),
+        ("step", {"step": -(1 << 70)}),
+        (r"labels\['seed'\]", {"labels": {"seed": 1}}),
+        ("labels", {"labels": {1: "seed"}}),
+        (r"metrics\['acc'\]", {"metrics": {"acc": "high"}}),
+        ("metrics", {"metrics": {2: 0.5}}),
+    ],
+)
+def test_an_argument_that_cannot_be_is_named(client, named, arguments):
+    with pytest.raises(ckptd.InvalidState, match=named) as raised:
+        client.save("arguments", {"w": torch.ones(2)}, **{"epoch": 1} | arguments)
+    assert raised.value.reason == "BAD_ARGUMENT"
+
+
 def test_errors_are_a_tree(client):
     with pytest.raises(ckptd.NotFound, match=r"nosuch.*\[RUN_NOT_FOUND\]"):
         client.restore("nosuch@1")

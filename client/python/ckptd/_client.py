@@ -392,9 +392,35 @@ def _what(
     primary_metric: str,
 ) -> _What:
     """What a save is told besides the state."""
-    numbers = [(name, float(value)) for name, value in (metrics or {}).items()]
-    texts = list((labels or {}).items())
+    numbers = [(_name("metrics", name), _number("metrics", name, value)) for name, value in (metrics or {}).items()]
+    texts = [(_name("labels", name), _text("labels", name, value)) for name, value in (labels or {}).items()]
     return run, _epoch_of(state, epoch), _step_of(state, step), numbers, texts, primary_metric
+
+
+def _name(where: str, name: Any) -> str:
+    if isinstance(name, str):
+        return name
+    raise InvalidState(f"a name in {where} must be a text, not {name!r}", "BAD_ARGUMENT")
+
+
+def _number(where: str, name: Any, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidState(f"{where}[{name!r}] must be a number, not {value!r}", "BAD_ARGUMENT") from None
+
+
+def _text(where: str, name: Any, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    raise InvalidState(f"{where}[{name!r}] must be a text, not {value!r}", "BAD_ARGUMENT")
+
+
+def _int64(name: str, value: Any) -> int:
+    found = _int(value)
+    if -(1 << 63) <= found < 1 << 63:
+        return found
+    raise InvalidState(f"{name} must be an int of 64 bits, not {found}", "BAD_ARGUMENT")
 
 
 def _is_whole(value: Any) -> bool:
@@ -408,7 +434,7 @@ def _is_whole(value: Any) -> bool:
 def _epoch_of(state: Any, epoch: int | None) -> int:
     found = epoch if epoch is not None else state.get("epoch") if isinstance(state, dict) else None
     if _is_whole(found):
-        return _int(found)
+        return _int64("epoch", found)
     if epoch is not None:
         raise InvalidState(f"epoch must be an int, not {epoch!r}", "BAD_ARGUMENT")
     raise InvalidState("the state has no int under 'epoch'; say which epoch it is: epoch=N", "NO_EPOCH")
@@ -418,11 +444,11 @@ def _step_of(state: Any, step: int | None) -> int | None:
     if step is not None:
         if not _is_whole(step):
             raise InvalidState(f"step must be an int, not {step!r}", "BAD_ARGUMENT")
-        return _int(step)
+        return _int64("step", step)
     for name in ("step", "global_step"):
         found = state.get(name) if isinstance(state, dict) else None
         if _is_whole(found):
-            return _int(found)
+            return _int64("step", found)
     return None
 
 
