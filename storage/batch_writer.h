@@ -29,8 +29,8 @@ struct BatchItem {
   std::optional<Payload> payload;
   std::uint64_t tensor = 0;  // of a chunk: the tensor's number and the chunk's index in it
   std::uint64_t index = 0;
-  std::optional<RecordPlace> place =
-      {};  // once it is durable: of the first in its batch that has this name and a payload
+  // Once it is durable: of the first in its batch that has this name and a payload.
+  std::optional<RecordPlace> place = {};
 };
 
 // Used by one thread, but for its own.

@@ -170,9 +170,9 @@ absl::StatusOr<std::vector<std::optional<Promise>>> ChunkIndex::Pin(const Sessio
     for (std::size_t i = 0; i < rows.size(); ++i) {
       if (!rows[i].has_value()) continue;
       CKPT_ASSIGN_OR_RETURN(const PackId pack, PackOfRow(*rows[i]));
-      if (packs.Held(pack) == nullptr) continue;  // moved between the two reads: as good as missing
-      CKPT_ASSIGN_OR_RETURN(const bool usable, Usable(packs, *rows[i]));
-      if (!usable) continue;
+      const v1::PackRow* const held = packs.Held(pack);
+      if (held == nullptr) continue;  // moved between the two reads: as good as missing
+      if (rows[i]->quarantined() || !IsUsable(*held)) continue;
       const auto fingerprint = Fingerprint::From(rows[i]->fingerprint());
       if (!fingerprint.has_value())
         return MakeError(absl::StatusCode::kDataLoss, "CATALOG_DAMAGED", "a record's row has no fingerprint");
@@ -269,12 +269,17 @@ absl::Status ChunkIndex::Quarantine(std::string_view domain, const RecordName& r
                                     std::uint64_t offset) {
   const std::string key = RecordKey(domain, record);
   return engine_.Transact(KvEngine::Durability::kSync, [&](Transaction& txn) -> absl::Status {
-    // First: who waits for a pack that many hold keeps nobody from the row. A note for nothing costs a few reads.
+    const auto is_damaged_one = [&](const std::optional<v1::ChunkRow>& row) {
+      return row.has_value() && !row->quarantined() && row->pack() == pack.view() && row->offset() == offset;
+    };
+    CKPT_ASSIGN_OR_RETURN(auto row, GetRow<v1::ChunkRow>(txn, key, Hold::kNone));
+    if (!is_damaged_one(row)) return absl::OkStatus();
+    // The pack first: who waits for one that many hold keeps nobody from the row. Index takes them the other way round;
+    // where that is a deadlock, the engine finds it.
     HeldPacks packs(txn);
     CKPT_RETURN_IF_ERROR(packs.NoteRowChange(pack));
-    CKPT_ASSIGN_OR_RETURN(auto row, GetRow<v1::ChunkRow>(txn, key, Hold::kExclusive));
-    if (!row.has_value() || row->quarantined() || row->pack() != pack.view() || row->offset() != offset)
-      return absl::OkStatus();
+    CKPT_ASSIGN_OR_RETURN(row, GetRow<v1::ChunkRow>(txn, key, Hold::kExclusive));
+    if (!is_damaged_one(row)) return absl::OkStatus();
     row->set_quarantined(true);
     return PutRow(txn, key, *row);
   });

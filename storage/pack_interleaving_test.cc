@@ -147,6 +147,26 @@ TEST_F(PackInterleaving, AReferenceFollowsARecordThatHeals) {
   }
 }
 
+TEST_F(PackInterleaving, AnAckHealsARecordOrComesBeforeItsDamage) {
+  for (const bool damage_first : {false, true}) {
+    SCOPED_TRACE(damage_first);
+    AtEveryPlace([&] {
+      const std::string bytes = RandomBytes(kChunk);
+      const SessionRef session = BeginSession();
+      const Stored record = Unneeded(bytes);
+      const Stored copy = Store(bytes);
+      const std::function<void()> ack = [=, this] { EXPECT_THAT(Index(session, copy), IsOk()); };
+      const std::function<void()> damage = [=, this] { Quarantine(record); };
+      return Works{damage_first ? damage : ack, damage_first ? ack : damage, [=, this](bool) {
+                     const bool healed = PackOf(record) == copy.written.pack;
+                     EXPECT_EQ(Get<v1::ChunkRow>(RecordKey("default", record.name)).quarantined(), !healed);
+                     EXPECT_TRUE(Get<v1::PackRow>(keys::Pack(record.written.pack)).rows_changed());
+                     EXPECT_TRUE(Pinned(session, PackOf(record)));
+                   }};
+    });
+  }
+}
+
 // Its place says nothing of damage: the note in its pack's row does.
 TEST_F(PackInterleaving, ACommitThatRemembersAPlaceSeesThatTheRecordIsDamaged) {
   for (const bool commit_first : {false, true}) {

@@ -77,7 +77,7 @@ rocksdb::Options DatabaseOptions() {
   options.keep_log_file_num = 4;
   options.max_log_file_size = std::size_t{4} << 20;
   options.info_log_level = rocksdb::InfoLogLevel::WARN_LEVEL;
-  // Most rows are chunks', and most of these is digests and names drawn at random: a sixth smaller is not worth
+  // Most rows are chunks', and most of such a row is digests and names drawn at random: a sixth smaller is not worth
   // unpacking a block for each row that is read.
   options.compression = rocksdb::kNoCompression;
   rocksdb::BlockBasedTableOptions table;

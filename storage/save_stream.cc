@@ -207,10 +207,12 @@ absl::Status SaveStream::AddChunk(Payload payload, std::string_view fingerprint)
   BatchItem item;
   item.fingerprint = Xxh3(payload.pieces);
   if (!fingerprint.empty() && fingerprint != item.fingerprint.view())
-    return MakeError(absl::StatusCode::kDataLoss, "WRONG_FINGERPRINT",
-                     absl::StrCat("chunk ", tensors_.next_chunk(), " of tensor ", tensors_.tensor().path(),
-                                  " does not have the fingerprint that came with it: its bytes changed on the way, or while they were read; "
-                                  "send it again"));
+    return MakeError(
+        absl::StatusCode::kDataLoss, "WRONG_FINGERPRINT",
+        absl::StrCat("chunk ", tensors_.next_chunk(), " of tensor ", tensors_.tensor().path(),
+                     " does not have the fingerprint that came with it: its bytes changed on the way, or while "
+                     "they were read; "
+                     "send it again"));
   item.raw_length = static_cast<std::uint32_t>(size);
   item.payload = std::move(payload);
   CKPT_RETURN_IF_ERROR(TakeChunk(item));

@@ -151,6 +151,7 @@ def measure(setting):
 
         def start_again(end):
             end()
+            page_cache.load(store / "catalog")
             return timed(ckptd.server.start)
 
         def start_cold():

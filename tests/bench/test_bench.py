@@ -31,8 +31,9 @@ EXPECTED = {
         (["save", "--size", "-1"], "-1 is no size"),
         (["save", "--size", "nan"], "nan is no size"),
         (["save", "--size", "inf"], "inf is no size"),
-        (["save", "--size", "big"], "'big'"),
+        (["save", "--size", "big"], "big is no size"),
         (["save", "--rounds", "0"], "at least one round"),
+        (["save", "--rounds", "x"], "at least one round"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_is_measured(words, why, tmp_path):

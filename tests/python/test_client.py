@@ -77,7 +77,9 @@ def test_a_save_does_not_guess_the_epoch(client, state):
         (r"labels\['seed'\]", {"labels": {"seed": 1}}),
         ("labels", {"labels": {1: "seed"}}),
         (r"metrics\['acc'\]", {"metrics": {"acc": "high"}}),
+        (r"metrics\['loss'\]", {"metrics": {"loss": torch.ones(2)}}),
         ("metrics", {"metrics": {2: 0.5}}),
+        ("primary_metric", {"primary_metric": 1}),
     ],
 )
 def test_an_argument_that_cannot_be_is_named(client, named, arguments):

@@ -392,6 +392,9 @@ def _what(
     primary_metric: str,
 ) -> _What:
     """What a save is told besides the state."""
+    for name, text in (("run", run), ("primary_metric", primary_metric)):
+        if not isinstance(text, str):
+            raise InvalidState(f"{name} must be a text, not {text!r}", "BAD_ARGUMENT")
     numbers = [(_name("metrics", name), _number("metrics", name, value)) for name, value in (metrics or {}).items()]
     texts = [(_name("labels", name), _text("labels", name, value)) for name, value in (labels or {}).items()]
     return run, _epoch_of(state, epoch), _step_of(state, step), numbers, texts, primary_metric
@@ -405,9 +408,11 @@ def _name(where: str, name: Any) -> str:
 
 def _number(where: str, name: Any, value: Any) -> float:
     try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise InvalidState(f"{where}[{name!r}] must be a number, not {value!r}", "BAD_ARGUMENT") from None
+        if not isinstance(value, str | bytes):
+            return float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # of a tensor that has several elements, too
+        pass
+    raise InvalidState(f"{where}[{name!r}] must be a number, not {value!r}", "BAD_ARGUMENT")
 
 
 def _text(where: str, name: Any, value: Any) -> str:
@@ -418,9 +423,12 @@ def _text(where: str, name: Any, value: Any) -> str:
 
 def _int64(name: str, value: Any) -> int:
     found = _int(value)
-    if -(1 << 63) <= found < 1 << 63:
+    if found in _INT64:
         return found
-    raise InvalidState(f"{name} must be an int of 64 bits, not {found}", "BAD_ARGUMENT")
+    raise InvalidState(f"{name} must be an int of 64 bits, and is beyond", "BAD_ARGUMENT")
+
+
+_INT64 = range(-(1 << 63), 1 << 63)
 
 
 def _is_whole(value: Any) -> bool:
@@ -447,8 +455,8 @@ def _step_of(state: Any, step: int | None) -> int | None:
         return _int64("step", step)
     for name in ("step", "global_step"):
         found = state.get(name) if isinstance(state, dict) else None
-        if _is_whole(found):
-            return _int64("step", found)
+        if _is_whole(found) and _int(found) in _INT64:
+            return _int(found)
     return None
 
 
