@@ -216,7 +216,7 @@ absl::StatusOr<std::vector<IndexResult>> ChunkIndex::Index(std::span<IndexBatch*
   std::sort(sorted.begin(), sorted.end(),
             [](const Entry& a, const Entry& b) { return std::tie(a.key, a.batch) < std::tie(b.key, b.batch); });
   std::vector<IndexResult> results;
-  const absl::Status gone = absl::OutOfRangeError("gone");
+  absl::Status gone = absl::OutOfRangeError("gone");
   const absl::Status status = engine_.Transact(KvEngine::Durability::kSync, [&](Transaction& txn) -> absl::Status {
     results.assign(batches.size(), {});
     std::vector<std::set<PackId>> pins(batches.size());
