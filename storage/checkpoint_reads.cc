@@ -114,7 +114,7 @@ absl::StatusOr<v1::Checkpoint> ReadBest(Transaction& txn, const v1::RunRow& run,
   CKPT_ASSIGN_OR_RETURN(const auto best, FindBest(txn, run.id(), *ranking));
   if (best.has_value()) return ReadCheckpoint(txn, run, best->epoch(), best->version());
   return NoCheckpoint(absl::StrCat("no checkpoint of run ", run.run().name(),
-                                   " that is its epoch's newest version has a number ", "for metric ", ranking->metric,
+                                   " that is its epoch's newest version has a number for metric ", ranking->metric,
                                    "; the run's metrics are: ", absl::StrJoin(run.metrics(), ", "), "; `ckptctl list ",
                                    run.run().name(), "` shows every version, and RUN@EPOCH#VERSION restores one"));
 }

@@ -211,8 +211,7 @@ absl::Status SaveStream::AddChunk(Payload payload, std::string_view fingerprint)
         absl::StatusCode::kDataLoss, "WRONG_FINGERPRINT",
         absl::StrCat("chunk ", tensors_.next_chunk(), " of tensor ", tensors_.tensor().path(),
                      " does not have the fingerprint that came with it: its bytes changed on the way, or while "
-                     "they were read; "
-                     "send it again"));
+                     "they were read; send it again"));
   item.raw_length = static_cast<std::uint32_t>(size);
   item.payload = std::move(payload);
   CKPT_RETURN_IF_ERROR(TakeChunk(item));
