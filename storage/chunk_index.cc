@@ -7,27 +7,12 @@
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
 #include "storage/keys.h"
+#include "storage/pin_table.h"
 #include "storage/record_bitmap.h"
 #include "storage/rows.h"
 
 namespace ckpt::storage {
 namespace {
-
-// Pins the packs for the session. The caller holds the packs' rows at least shared.
-absl::Status PutPins(Transaction& txn, const SessionId& session, const std::set<PackId>& packs) {
-  std::vector<std::string> by_session;
-  by_session.reserve(packs.size());
-  for (const PackId& pack : packs) by_session.push_back(keys::PinBySession(session, pack));
-  CKPT_ASSIGN_OR_RETURN(const auto pinned, txn.MultiGet(by_session, Hold::kNone));
-  std::size_t i = 0;
-  for (const PackId& pack : packs) {
-    const std::size_t pin = i++;
-    if (pinned[pin].has_value()) continue;
-    CKPT_RETURN_IF_ERROR(txn.Put(by_session[pin], ""));
-    CKPT_RETURN_IF_ERROR(txn.Put(keys::PinByPack(pack, session), ""));
-  }
-  return absl::OkStatus();
-}
 
 // True when the row may be relied on: its pack, which is held shared from now on, is usable and so is the record.
 absl::StatusOr<bool> Usable(HeldPacks& packs, const v1::ChunkRow& row) {
@@ -48,11 +33,8 @@ absl::Status DropUnusedPack(Transaction& txn, const VersionId& version, const Pa
 absl::Status Heal(Transaction& txn, HeldPacks& packs, const v1::ChunkRow& old, const RecordLocation& fresh) {
   CKPT_ASSIGN_OR_RETURN(const PackId pack, PackOfRow(old));
   CKPT_RETURN_IF_ERROR(packs.NoteRowChange(pack));
-  CKPT_RETURN_IF_ERROR(
-      ForEachRow(txn, keys::PinsOfPack(pack), [&](const std::string& key, const std::string&) -> absl::Status {
-        CKPT_ASSIGN_OR_RETURN(const SessionId session, keys::PinningSessionOf(key));
-        return PutPins(txn, session, {fresh.pack});
-      }));
+  CKPT_ASSIGN_OR_RETURN(const std::set<SessionId> pinning, PinningSessions(txn, pack));
+  for (const SessionId& session : pinning) CKPT_RETURN_IF_ERROR(PutPins(txn, session, {fresh.pack}));
   std::vector<std::pair<std::string, v1::ReferenceRow>> users;
   CKPT_RETURN_IF_ERROR(ForEachRow(txn, keys::ReferencesOfPack(pack),
                                   [&](const std::string& key, const std::string& value) -> absl::Status {

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/random.h"
 #include "base/status.h"
+#include "storage/pin_table.h"
 
 namespace ckpt::storage {
 namespace {
@@ -105,8 +106,8 @@ void InterleavingTest::Condemn(const PackId& pack) {
   CKPT_CHECK_OK(engine_.Transact(KvEngine::Durability::kSync, [&](Transaction& txn) -> absl::Status {
     CKPT_ASSIGN_OR_RETURN(auto row, GetRow<v1::PackRow>(txn, keys::Pack(pack), Hold::kExclusive));
     CKPT_ASSIGN_OR_RETURN(const auto references, txn.Scan(keys::ReferencesOfPack(pack), "", 1));
-    CKPT_ASSIGN_OR_RETURN(const auto pins, txn.Scan(keys::PinsOfPack(pack), "", 1));
-    if (row->state() != v1::PackRow::LIVE || !pins.empty() || !references.empty()) return absl::OkStatus();
+    CKPT_ASSIGN_OR_RETURN(const auto pinning, PinningSessions(txn, pack));
+    if (row->state() != v1::PackRow::LIVE || !pinning.empty() || !references.empty()) return absl::OkStatus();
     row->set_state(v1::PackRow::CONDEMNED);
     return PutRow(txn, keys::Pack(pack), *row);
   }));
@@ -120,16 +121,11 @@ PackId InterleavingTest::PackOf(const Stored& record) {
   return PackIdOf(Get<v1::ChunkRow>(RecordKey("default", record.name)));
 }
 
-bool InterleavingTest::Pinned(const SessionRef& session, const PackId& pack) {
-  const bool by_session = !Rows(keys::PinBySession(session.id, pack)).empty();
-  EXPECT_EQ(!Rows(keys::PinByPack(pack, session.id)).empty(), by_session);
-  return by_session;
-}
+bool InterleavingTest::Pinned(const SessionRef& session, const PackId& pack) { return Pins(session.id).contains(pack); }
 
-void InterleavingTest::ExpectNoPins(const SessionRef& session, const std::vector<PackId>& packs) {
-  EXPECT_THAT(Pins(session.id), testing::IsEmpty());
+void InterleavingTest::ExpectNoPins(const SessionRef& session) {
+  EXPECT_THAT(Rows(keys::PinsOfSession(session.id)), testing::IsEmpty());
   EXPECT_THAT(Rows(keys::ProgressOf(session.id)), testing::IsEmpty());
-  for (const PackId& pack : packs) EXPECT_FALSE(Pinned(session, pack)) << pack.ToHex();
 }
 
 }  // namespace ckpt::storage

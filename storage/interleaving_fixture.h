@@ -62,7 +62,7 @@ class InterleavingTest : public StoreTest {
   bool Live(const PackId& pack) { return Get<v1::PackRow>(keys::Pack(pack)).state() == v1::PackRow::LIVE; }
   bool Pinned(const SessionRef& session, const PackId& pack);
   // Nothing is left that would keep a pack for the session.
-  void ExpectNoPins(const SessionRef& session, const std::vector<PackId>& packs);
+  void ExpectNoPins(const SessionRef& session);
 
   static constexpr std::chrono::seconds kLease{1};
 

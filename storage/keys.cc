@@ -24,12 +24,12 @@ enum Table : char {
   kManifest = 'L',
   kPack = 'M',
   kPackLength = 'N',
-  kPinByPack = 'O',
-  kPinBySession = 'P',
   kReference = 'Q',
   kVersionPack = 'R',
   kPendingMarker = 'S',
   kPart = 'T',
+  kPins = 'U',
+  // O and P had pins once.
 };
 
 // Builds a key. Numbers are big-endian, so that they sort; a text ends with a NUL, which no name has.
@@ -119,14 +119,11 @@ std::string Manifest(std::string_view domain, const Digest& digest) {
 std::string Pack(const PackId& pack) { return Key(kPack).Raw(pack.view()).Take(); }
 std::string Packs() { return Key(kPack).Take(); }
 std::string PackLength(const PackId& pack) { return Key(kPackLength).Raw(pack.view()).Take(); }
-std::string PinByPack(const PackId& pack, const SessionId& session) {
-  return Key(kPinByPack).Raw(pack.view()).Raw(session.view()).Take();
+std::string Pins(const SessionId& session, const Digest& packs) {
+  return Key(kPins).Raw(session.view()).Raw(packs.view()).Take();
 }
-std::string PinsOfPack(const PackId& pack) { return Key(kPinByPack).Raw(pack.view()).Take(); }
-std::string PinBySession(const SessionId& session, const PackId& pack) {
-  return Key(kPinBySession).Raw(session.view()).Raw(pack.view()).Take();
-}
-std::string PinsOfSession(const SessionId& session) { return Key(kPinBySession).Raw(session.view()).Take(); }
+std::string PinsOfSession(const SessionId& session) { return Key(kPins).Raw(session.view()).Take(); }
+std::string AllPins() { return Key(kPins).Take(); }
 std::string Reference(const PackId& pack, const VersionId& version, std::string_view component) {
   return Key(kReference).Raw(pack.view()).Number(version.run_id).Number(version.sequence).Raw(component).Take();
 }
@@ -146,16 +143,13 @@ absl::StatusOr<PackId> PackOf(std::string_view key) { return IdAt<PackId>(key, k
 absl::StatusOr<SessionId> SessionOf(std::string_view key) {
   return IdAt<SessionId>(key, kSession, 1, 1 + SessionId::kSize);
 }
-absl::StatusOr<PackId> PinnedPackOf(std::string_view key) {
-  return IdAt<PackId>(key, kPinBySession, 1 + SessionId::kSize, 1 + SessionId::kSize + PackId::kSize);
-}
 absl::StatusOr<std::uint32_t> RankOf(std::string_view key) {
   constexpr std::size_t kFixed = 1 + SessionId::kSize;
   if (key.size() != kFixed + 8 || key[0] != kPart) return Malformed(key);
   return static_cast<std::uint32_t>(ReadNumber(key.substr(kFixed)));
 }
 absl::StatusOr<SessionId> PinningSessionOf(std::string_view key) {
-  return IdAt<SessionId>(key, kPinByPack, 1 + PackId::kSize, 1 + PackId::kSize + SessionId::kSize);
+  return IdAt<SessionId>(key, kPins, 1, 1 + SessionId::kSize + Digest::kSize);
 }
 
 absl::StatusOr<ReferenceKey> ParseReference(std::string_view key) {

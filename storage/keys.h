@@ -47,10 +47,9 @@ std::string Manifest(std::string_view domain, const Digest& digest);  // a part'
 std::string Pack(const PackId& pack);
 std::string Packs();  // prefix
 std::string PackLength(const PackId& pack);
-std::string PinByPack(const PackId& pack, const SessionId& session);
-std::string PinsOfPack(const PackId& pack);  // prefix
-std::string PinBySession(const SessionId& session, const PackId& pack);
-std::string PinsOfSession(const SessionId& session);  // prefix
+std::string Pins(const SessionId& session, const Digest& packs);  // the SHA-256 of their ids
+std::string PinsOfSession(const SessionId& session);              // prefix
+std::string AllPins();                                            // prefix
 std::string Reference(const PackId& pack, const VersionId& version, std::string_view component);
 std::string ReferencesOfPack(const PackId& pack);  // prefix
 std::string VersionPack(const VersionId& version, const PackId& pack);
@@ -59,11 +58,10 @@ std::string PendingMarker(const VersionId& version);
 std::string PendingMarkers();  // prefix
 
 // The parts of a key, read back. DataLoss when it is no such key.
-absl::StatusOr<PackId> PackOf(std::string_view pack_key);              // Pack
-absl::StatusOr<SessionId> SessionOf(std::string_view session_key);     // Session
-absl::StatusOr<PackId> PinnedPackOf(std::string_view pin_key);         // PinBySession
-absl::StatusOr<std::uint32_t> RankOf(std::string_view part_key);       // Part
-absl::StatusOr<SessionId> PinningSessionOf(std::string_view pin_key);  // PinByPack
+absl::StatusOr<PackId> PackOf(std::string_view pack_key);               // Pack
+absl::StatusOr<SessionId> SessionOf(std::string_view session_key);      // Session
+absl::StatusOr<std::uint32_t> RankOf(std::string_view part_key);        // Part
+absl::StatusOr<SessionId> PinningSessionOf(std::string_view pins_key);  // Pins
 struct ReferenceKey {
   PackId pack;
   VersionId version;

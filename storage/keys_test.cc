@@ -44,6 +44,7 @@ Id IdOf(char c) {
 }
 const PackId kPack = IdOf<PackId>('p');
 const SessionId kSession = IdOf<SessionId>('s');
+const Digest kDigest = IdOf<Digest>('d');
 
 TEST(Keys, AreInTheOrderOfTheirNumbers) {
   std::vector<std::string> fences, batches, runs, versions, sequences;
@@ -93,8 +94,8 @@ TEST(Keys, OfOneOwnerStandBelowItsPrefix) {
   EXPECT_THAT(keys::CheckpointsOfEpoch(3, -1), StartsWith(keys::CheckpointsOf(3)));
   EXPECT_THAT(keys::Checkpoint(3, 1, 2), Not(StartsWith(keys::CheckpointsOfEpoch(3, -1))));
   EXPECT_THAT(keys::Pack(kPack), StartsWith(keys::Packs()));
-  EXPECT_THAT(keys::PinByPack(kPack, kSession), StartsWith(keys::PinsOfPack(kPack)));
-  EXPECT_THAT(keys::PinBySession(kSession, kPack), StartsWith(keys::PinsOfSession(kSession)));
+  EXPECT_THAT(keys::Pins(kSession, kDigest), StartsWith(keys::PinsOfSession(kSession)));
+  EXPECT_THAT(keys::PinsOfSession(kSession), StartsWith(keys::AllPins()));
   EXPECT_THAT(keys::Reference(kPack, version, "m"), StartsWith(keys::ReferencesOfPack(kPack)));
   EXPECT_THAT(keys::VersionPack(version, kPack), StartsWith(keys::PacksOfVersion(version)));
   EXPECT_THAT(keys::PendingMarker(version), StartsWith(keys::PendingMarkers()));
@@ -104,7 +105,6 @@ TEST(Keys, OfOneOwnerStandBelowItsPrefix) {
 TEST(Keys, HaveTheLettersAndBytesOfTheFormat) {
   const std::string pack(16, 'p'), session(16, 's'), number = "\0\0\0\0\0\0\0\x07"s, one = "\0\0\0\0\0\0\0\x01"s,
                                                      two = "\0\0\0\0\0\0\0\x02"s;
-  const Digest digest = IdOf<Digest>('d');
   const std::string sha(32, 'd'), minus_one = "\x7f\xff\xff\xff\xff\xff\xff\xff"s;
   const VersionId version{7, 2};
   EXPECT_EQ(keys::Store(), "A");
@@ -118,12 +118,11 @@ TEST(Keys, HaveTheLettersAndBytesOfTheFormat) {
   EXPECT_EQ(keys::Checkpoint(7, -1, 2), "I"s + number + minus_one + two);
   EXPECT_EQ(keys::Checkpoint(7, 2, 2), "I"s + number + "\x80\0\0\0\0\0\0\x02"s + two);
   EXPECT_EQ(keys::Sequence(version), "J"s + number + two);
-  EXPECT_EQ(keys::Chunk("x", digest), "Kx\0"s + sha);
-  EXPECT_EQ(keys::Manifest("x", digest), "Lx\0"s + sha);
+  EXPECT_EQ(keys::Chunk("x", kDigest), "Kx\0"s + sha);
+  EXPECT_EQ(keys::Manifest("x", kDigest), "Lx\0"s + sha);
   EXPECT_EQ(keys::Pack(kPack), "M"s + pack);
   EXPECT_EQ(keys::PackLength(kPack), "N"s + pack);
-  EXPECT_EQ(keys::PinByPack(kPack, kSession), "O"s + pack + session);
-  EXPECT_EQ(keys::PinBySession(kSession, kPack), "P"s + session + pack);
+  EXPECT_EQ(keys::Pins(kSession, kDigest), "U"s + session + sha);
   EXPECT_EQ(keys::Reference(kPack, version, "model"), "Q"s + pack + number + two + "model");
   EXPECT_EQ(keys::VersionPack(version, kPack), "R"s + number + two + pack);
   EXPECT_EQ(keys::PendingMarker(version), "S"s + number + two);
@@ -132,8 +131,7 @@ TEST(Keys, HaveTheLettersAndBytesOfTheFormat) {
 TEST(Keys, TheirPartsComeBack) {
   EXPECT_EQ(keys::PackOf(keys::Pack(kPack)).value(), kPack);
   EXPECT_EQ(keys::SessionOf(keys::Session(kSession)).value(), kSession);
-  EXPECT_EQ(keys::PinnedPackOf(keys::PinBySession(kSession, kPack)).value(), kPack);
-  EXPECT_EQ(keys::PinningSessionOf(keys::PinByPack(kPack, kSession)).value(), kSession);
+  EXPECT_EQ(keys::PinningSessionOf(keys::Pins(kSession, kDigest)).value(), kSession);
   for (const std::uint64_t run_id : Numbers()) {
     for (const std::string& component : {""s, "model"s, "a\0b"s}) {
       const auto parsed = keys::ParseReference(keys::Reference(kPack, {run_id, kLast - run_id}, component));
@@ -156,12 +154,11 @@ TEST(Keys, WhatIsNoSuchKeyIsRefused) {
   };
   refused(keys::Pack(kPack), keys::PackOf);
   refused(keys::Session(kSession), keys::SessionOf);
-  refused(keys::PinBySession(kSession, kPack), keys::PinnedPackOf);
-  refused(keys::PinByPack(kPack, kSession), keys::PinningSessionOf);
+  refused(keys::Pins(kSession, kDigest), keys::PinningSessionOf);
   refused(keys::Reference(kPack, {1, 2}, ""), keys::ParseReference);
   EXPECT_THAT(keys::PackOf(keys::Pack(kPack) + "x").status(), damaged);
   EXPECT_THAT(keys::PackOf(keys::PackLength(kPack)).status(), damaged);
-  EXPECT_THAT(keys::PinningSessionOf(keys::PinBySession(kSession, kPack)).status(), damaged);
+  EXPECT_THAT(keys::PinningSessionOf(keys::Session(kSession)).status(), damaged);
 }
 
 }  // namespace

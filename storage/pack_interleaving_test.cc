@@ -188,6 +188,22 @@ TEST_F(PackInterleaving, ACommitThatRemembersAPlaceSeesThatTheRecordIsDamaged) {
   }
 }
 
+// It has read the row by then, and reads it again: the note in its pack's row says so.
+TEST_F(PackInterleaving, APromiseIsNotMadeOfARecordThatIsDamaged) {
+  for (const bool promise_first : {false, true}) {
+    SCOPED_TRACE(promise_first);
+    bool promised = false;
+    AtEveryPlace([&] {
+      const SessionRef session = BeginSession();
+      const Stored record = Unneeded(RandomBytes(kChunk));
+      const std::function<void()> promise = [=, this, &promised] { promised = Pin(session, record).value(); };
+      const std::function<void()> damage = [=, this] { Quarantine(record); };
+      return Works{promise_first ? promise : damage, promise_first ? damage : promise,
+                   [=, &promised](bool passed) { EXPECT_EQ(promised, passed != promise_first); }};
+    });
+  }
+}
+
 TEST_F(PackInterleaving, ACopyThatHealedIsNotTakenForTheDamagedOne) {
   AtEveryPlace([&] {
     const std::string bytes = RandomBytes(kChunk);

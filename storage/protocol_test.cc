@@ -118,6 +118,29 @@ TEST_F(Protocol, APositiveAnswerIsPinned) {
   EXPECT_THAT(Pins(SessionOf(*save)), ElementsAre(PackIdOf(ChunkRowOf(Data('a')))));
 }
 
+TEST_F(Protocol, TheSamePacksArePinnedOnce) {
+  ASSERT_THAT(Save(BeginOf("r", 1), {{"m.a", Data('a')}, {"m.b", Data('b')}}).status(), IsOk());
+  CloseStore();  // seals the pack, so that what is new comes into another one
+  OpenStore();
+  ASSERT_THAT(Save(BeginOf("r", 2), {{"m.c", Data('c')}}).status(), IsOk());
+  const PackId first = PackIdOf(ChunkRowOf(Data('a'))), second = PackIdOf(ChunkRowOf(Data('c')));
+  const auto save = Begin(BeginOf("r", 3));
+  for (const char chunk : {'a', 'b', 'a'}) ASSERT_THAT(save->Have(DigestOf(Data(chunk))).status(), IsOk());
+  EXPECT_THAT(Rows(keys::PinsOfSession(SessionOf(*save))), SizeIs(1));
+  ASSERT_THAT(save->Have(DigestOf(Data('c')) + DigestOf(Data('a'))).status(), IsOk());
+  EXPECT_THAT(Rows(keys::PinsOfSession(SessionOf(*save))), SizeIs(2));
+  EXPECT_THAT(Pins(SessionOf(*save)), UnorderedElementsAre(first, second));
+}
+
+TEST_F(Protocol, PinsThatCannotBeReadAreDamage) {
+  const auto save = Begin(BeginOf("r", 1));
+  ASSERT_THAT(Send(*save, {{"m.a", Data('a')}}), IsOk());
+  v1::PinsRow row;
+  row.set_packs(std::string(PackId::kSize + 1, 'p'));
+  Put(keys::Pins(SessionOf(*save), Sha256(row.packs())), row);
+  EXPECT_THAT(save->Commit(kNoMetrics).status(), IsError(absl::StatusCode::kDataLoss, "CATALOG_DAMAGED"));
+}
+
 TEST_F(Protocol, AnswersToManyStandWhereTheyWereAskedFor) {
   ASSERT_THAT(Save(BeginOf("r", 1), {{"m.a", Data('a')}}).status(), IsOk());
   std::string digests;

@@ -25,7 +25,7 @@ class SessionInterleaving : public InterleavingTest {
   }
   void ExpectEnded(const Healing& healing) {
     EXPECT_EQ(SessionRowOf(healing.idle).state(), v1::SessionRow::EXPIRED);
-    ExpectNoPins(healing.idle, {healing.old.written.pack, healing.fresh.written.pack});
+    ExpectNoPins(healing.idle);
     EXPECT_TRUE(Pinned(healing.healer, healing.fresh.written.pack));
   }
 
@@ -73,7 +73,7 @@ class SessionInterleaving : public InterleavingTest {
         const auto late = [=, this, &status] { status = work(session, record); };
         return Works{end_first ? std::function<void()>(end) : late, end_first ? std::function<void()>(late) : end,
                      [=, this, &status](bool passed) {
-                       ExpectNoPins(session, {record.written.pack});
+                       ExpectNoPins(session);
                        EXPECT_FALSE(passed) << "each holds the session's row";
                        EXPECT_EQ(status.ok(), !end_first) << status;
                      }};
@@ -140,7 +140,7 @@ TEST_F(SessionInterleaving, ASessionCommitsOrExpires) {
                      EXPECT_EQ(SessionRowOf(session).state(),
                                status.ok() ? v1::SessionRow::COMMITTED : v1::SessionRow::EXPIRED);
                      EXPECT_EQ(Rows(keys::ReferencesOfPack(record.written.pack)).empty(), !status.ok());
-                     ExpectNoPins(session, {record.written.pack});
+                     ExpectNoPins(session);
                    }};
     });
   }
@@ -170,7 +170,7 @@ TEST_F(SessionInterleaving, ACommittedSessionGetsNoPins) {
         const std::function<void()> commit = [=, this] { EXPECT_THAT(commit_(session, record), IsOk()); };
         const std::function<void()> other = [=] { late(session, record).IgnoreError(); };
         return Works{commit_first ? commit : other, commit_first ? other : commit,
-                     [=, this](bool) { ExpectNoPins(session, {record.written.pack}); }};
+                     [=, this](bool) { ExpectNoPins(session); }};
       });
     }
   }

@@ -3,12 +3,12 @@
 #include <spdlog/spdlog.h>
 
 #include <optional>
-#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "base/random.h"
 #include "base/status.h"
 #include "storage/part_table.h"
+#include "storage/pin_table.h"
 #include "storage/rows.h"
 
 namespace ckpt::storage {
@@ -26,28 +26,6 @@ std::string BeginOf(v1::SessionRow row) {
   row.clear_create_time_us();
   row.clear_committed_sequence();
   return row.SerializeAsString();
-}
-
-// The packs that the session pins, all held shared. Whoever moves a record to another pack gives that one the pins of
-// the old one, for sessions whose rows it does not hold; but it holds the old pack exclusive. So when a scan finds only
-// packs that are held already, nobody has such a pin under way.
-absl::StatusOr<std::set<PackId>> HoldPinnedPacks(Transaction& txn, const SessionId& session) {
-  std::set<PackId> held;
-  for (bool again = true; again;) {
-    std::set<PackId> fresh;
-    CKPT_RETURN_IF_ERROR(
-        ForEachRow(txn, keys::PinsOfSession(session), [&](const std::string& key, const std::string&) -> absl::Status {
-          CKPT_ASSIGN_OR_RETURN(const PackId pack, keys::PinnedPackOf(key));
-          if (!held.contains(pack)) fresh.insert(pack);
-          return absl::OkStatus();
-        }));
-    std::vector<std::string> rows;
-    for (const PackId& pack : fresh) rows.push_back(keys::Pack(pack));
-    CKPT_RETURN_IF_ERROR(txn.MultiGet(rows, Hold::kShared).status());
-    again = !fresh.empty();
-    held.merge(fresh);
-  }
-  return held;
 }
 
 // Ends it without a commit. The caller holds its row exclusive.
@@ -93,11 +71,7 @@ absl::StatusOr<v1::SessionRow> HoldSession(Transaction& txn, const SessionRef& s
 }
 
 absl::Status DropPinsAndProgress(Transaction& txn, const SessionId& session) {
-  CKPT_ASSIGN_OR_RETURN(const std::set<PackId> pinned, HoldPinnedPacks(txn, session));
-  for (const PackId& pack : pinned) {
-    CKPT_RETURN_IF_ERROR(txn.Delete(keys::PinByPack(pack, session)));
-    CKPT_RETURN_IF_ERROR(txn.Delete(keys::PinBySession(session, pack)));
-  }
+  CKPT_RETURN_IF_ERROR(DropPins(txn, session));
   return ForEachRow(txn, keys::ProgressOf(session),
                     [&](const std::string& key, const std::string&) { return txn.Delete(key); });
 }

@@ -5,6 +5,7 @@
 #include "base/box.h"
 #include "base/random.h"
 #include "base/status.h"
+#include "storage/pin_table.h"
 #include "storage/record_bitmap.h"
 
 namespace ckpt::storage {
@@ -154,9 +155,12 @@ std::vector<std::pair<std::string, std::string>> StoreTest::Rows(const std::stri
   return out;
 }
 
-std::vector<PackId> StoreTest::Pins(const SessionId& session) {
-  std::vector<PackId> out;
-  for (const auto& [key, value] : Rows(keys::PinsOfSession(session))) out.push_back(*keys::PinnedPackOf(key));
+std::set<PackId> StoreTest::Pins(const SessionId& session) {
+  std::set<PackId> out;
+  CKPT_CHECK_OK(store_->engine().Transact(KvEngine::Durability::kLazy, [&](Transaction& txn) -> absl::Status {
+    CKPT_ASSIGN_OR_RETURN(out, PinnedPacks(txn, session));
+    return absl::OkStatus();
+  }));
   return out;
 }
 

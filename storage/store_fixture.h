@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -62,7 +63,7 @@ class StoreTest : public testing::Test {
   v1::ChunkRow ChunkRowOf(const std::string& bytes) { return Get<v1::ChunkRow>(keys::Chunk("default", Sha256(bytes))); }
   static PackId PackIdOf(const v1::ChunkRow& row) { return *PackId::From(row.pack()); }
   static SessionId SessionOf(const SaveStream& save) { return *SessionId::From(save.begun().session()); }
-  std::vector<PackId> Pins(const SessionId& session);
+  std::set<PackId> Pins(const SessionId& session);
   // The version's references of the component are to where the rows of these chunks say that they are, and to nothing
   // else.
   void ExpectReferences(const VersionId& version, const std::string& component, const std::vector<std::string>& chunks);

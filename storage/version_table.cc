@@ -10,6 +10,7 @@
 #include "base/status.h"
 #include "storage/keys.h"
 #include "storage/part_table.h"
+#include "storage/pin_table.h"
 #include "storage/record_bitmap.h"
 #include "storage/rows.h"
 #include "storage/run_summary.h"
@@ -36,13 +37,7 @@ bool IsKnownUnchanged(const HeldPacks& packs, const std::optional<RecordPlace>& 
 // row moves any more.
 absl::StatusOr<std::map<PackComponent, std::string>> CollectReferences(Transaction& txn, const SessionRef& session,
                                                                        const Draft& draft) {
-  std::set<PackId> pinned;
-  CKPT_RETURN_IF_ERROR(
-      ForEachRow(txn, keys::PinsOfSession(session.id), [&](const std::string& key, const std::string&) -> absl::Status {
-        CKPT_ASSIGN_OR_RETURN(const PackId pack, keys::PinnedPackOf(key));
-        pinned.insert(pack);
-        return absl::OkStatus();
-      }));
+  CKPT_ASSIGN_OR_RETURN(const std::set<PackId> pinned, PinnedPacks(txn, session.id));
   HeldPacks packs(txn);
   CKPT_RETURN_IF_ERROR(packs.HoldAll(pinned));
   std::map<PackComponent, std::string> references;

@@ -1,0 +1,80 @@
+#include "storage/pin_table.h"
+
+#include <algorithm>
+#include <iterator>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/digest.h"
+#include "base/status.h"
+#include "ckpt/v1/storage.pb.h"
+#include "storage/rows.h"
+
+namespace ckpt::storage {
+namespace {
+
+// The row's packs, one after the other.
+absl::StatusOr<std::string> PackList(std::string_view key, std::string_view value) {
+  CKPT_ASSIGN_OR_RETURN(v1::PinsRow row, ParseRow<v1::PinsRow>(key, value));
+  if (row.packs().size() % PackId::kSize != 0)
+    return MakeError(absl::StatusCode::kDataLoss, "CATALOG_DAMAGED", "a row of pins ends within a pack's id");
+  return std::move(*row.mutable_packs());
+}
+
+}  // namespace
+
+absl::Status PutPins(Transaction& txn, const SessionId& session, const std::set<PackId>& packs) {
+  if (packs.empty()) return absl::OkStatus();
+  v1::PinsRow row;
+  row.mutable_packs()->reserve(packs.size() * PackId::kSize);
+  for (const PackId& pack : packs) row.mutable_packs()->append(pack.view());
+  const std::string key = keys::Pins(session, Sha256(row.packs()));
+  CKPT_ASSIGN_OR_RETURN(const auto same, txn.Get(key, Hold::kNone));
+  return same.has_value() ? absl::OkStatus() : PutRow(txn, key, row);
+}
+
+absl::StatusOr<std::set<PackId>> PinnedPacks(Transaction& txn, const SessionId& session) {
+  std::set<PackId> packs;
+  CKPT_RETURN_IF_ERROR(ForEachRow(txn, keys::PinsOfSession(session),
+                                  [&](const std::string& key, const std::string& value) -> absl::Status {
+                                    CKPT_ASSIGN_OR_RETURN(const std::string list, PackList(key, value));
+                                    for (std::size_t i = 0; i < list.size() / PackId::kSize; ++i)
+                                      packs.insert(PackId::At(list, i));
+                                    return absl::OkStatus();
+                                  }));
+  return packs;
+}
+
+absl::StatusOr<std::set<SessionId>> PinningSessions(Transaction& txn, const PackId& pack) {
+  std::set<SessionId> sessions;
+  CKPT_RETURN_IF_ERROR(
+      ForEachRow(txn, keys::AllPins(), [&](const std::string& key, const std::string& value) -> absl::Status {
+        CKPT_ASSIGN_OR_RETURN(const SessionId session, keys::PinningSessionOf(key));
+        CKPT_ASSIGN_OR_RETURN(const std::string list, PackList(key, value));
+        for (std::size_t i = 0; i < list.size() / PackId::kSize; ++i)
+          if (PackId::At(list, i) == pack) sessions.insert(session);
+        return absl::OkStatus();
+      }));
+  return sessions;
+}
+
+absl::Status DropPins(Transaction& txn, const SessionId& session) {
+  // Whoever moves a record to another pack gives that one the pins of the old one, for sessions whose rows it does not
+  // hold; but it holds the old pack exclusive. So when a scan finds only packs that are held already, nobody has such a
+  // pin under way.
+  std::set<PackId> held;
+  while (true) {
+    CKPT_ASSIGN_OR_RETURN(const std::set<PackId> pinned, PinnedPacks(txn, session));
+    std::vector<std::string> fresh;
+    for (const PackId& pack : pinned)
+      if (!held.contains(pack)) fresh.push_back(keys::Pack(pack));
+    if (fresh.empty()) break;
+    CKPT_RETURN_IF_ERROR(txn.MultiGet(fresh, Hold::kShared).status());
+    held = pinned;
+  }
+  return ForEachRow(txn, keys::PinsOfSession(session),
+                    [&](const std::string& key, const std::string&) { return txn.Delete(key); });
+}
+
+}  // namespace ckpt::storage

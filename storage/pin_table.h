@@ -1,0 +1,27 @@
+// Pins: the packs that open sessions rely on. A row has those of one have or batch.
+#pragma once
+
+#include <set>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "storage/keys.h"
+#include "storage/kv_engine.h"
+#include "storage/pack_store.h"
+
+namespace ckpt::storage {
+
+// Pins the packs for the session. The caller holds the packs' rows at least shared.
+absl::Status PutPins(Transaction& txn, const SessionId& session, const std::set<PackId>& packs);
+
+// The packs that the session pins. What is decided on them holds only for those whose rows are held.
+absl::StatusOr<std::set<PackId>> PinnedPacks(Transaction& txn, const SessionId& session);
+
+// The sessions that pin the pack. The caller holds its row exclusive. Reads the pins of all open sessions.
+absl::StatusOr<std::set<SessionId>> PinningSessions(Transaction& txn, const PackId& pack);
+
+// Deletes the session's pins, in the transaction that ends it: the caller holds its row exclusive. Holds the packs that
+// it pins shared.
+absl::Status DropPins(Transaction& txn, const SessionId& session);
+
+}  // namespace ckpt::storage
