@@ -96,6 +96,30 @@ rocksdb::Options DatabaseOptions() {
   return options;
 }
 
+// As TransactionDB::Open, but for transactions that are never prepared before they commit. Those that are may stand in
+// any log of the past, so each start would keep the logs that it has recovered, and read them all again.
+rocksdb::Status OpenDatabase(const std::filesystem::path& dir, std::unique_ptr<rocksdb::TransactionDB>& out) {
+  const rocksdb::Options options = DatabaseOptions();
+  rocksdb::DBOptions db_options(options);
+  std::vector<rocksdb::ColumnFamilyDescriptor> families = {{rocksdb::kDefaultColumnFamilyName, options}};
+  std::vector<std::size_t> compacted;
+  rocksdb::TransactionDB::PrepareWrap(&db_options, &families, &compacted);
+  db_options.allow_2pc = false;
+  std::vector<rocksdb::ColumnFamilyHandle*> handles;
+  rocksdb::DB* db = nullptr;
+  rocksdb::Status status = rocksdb::DB::Open(db_options, dir.string(), families, &handles, &db);
+  if (!status.ok()) return status;
+  rocksdb::TransactionDBOptions transactions;
+  transactions.transaction_lock_timeout = kLockTimeoutMs;
+  transactions.default_lock_timeout = kLockTimeoutMs;
+  rocksdb::TransactionDB* wrapped = nullptr;
+  status = rocksdb::TransactionDB::WrapDB(db, transactions, compacted, handles, &wrapped);
+  if (!status.ok()) return status;  // it has deleted db
+  delete handles[0];                // the database has one of its own
+  out.reset(wrapped);
+  return status;
+}
+
 // The file that says how far the log was on disk. It rises after the log was synced, and is not synced itself: after a
 // crash it says less than is true, not more. Thread-safe.
 class DurableFile {
@@ -310,18 +334,12 @@ RocksDbEngine::~RocksDbEngine() {
 
 absl::StatusOr<std::unique_ptr<RocksDbEngine>> RocksDbEngine::Open(const std::filesystem::path& dir,
                                                                    RocksDbOptions options) {
-  rocksdb::TransactionDBOptions transactions;
-  transactions.transaction_lock_timeout = kLockTimeoutMs;
-  transactions.default_lock_timeout = kLockTimeoutMs;
   CKPT_ASSIGN_OR_RETURN(auto durable, DurableFile::Open(options.durable_file));
   CKPT_RETURN_IF_ERROR(CheckReaches(dir, durable->sequence(), options.accept_loss));
-  rocksdb::TransactionDB* db = nullptr;
-  const rocksdb::Status status = rocksdb::TransactionDB::Open(DatabaseOptions(), transactions, dir.string(), &db);
-  CKPT_RETURN_IF_ERROR(Convert(status));
   auto impl = std::make_unique<Impl>();
-  impl->db.reset(db);
+  CKPT_RETURN_IF_ERROR(Convert(OpenDatabase(dir, impl->db)));
   // RocksDB has what it recovered in new files that it synced.
-  CKPT_RETURN_IF_ERROR(durable->Set(db->GetLatestSequenceNumber()));
+  CKPT_RETURN_IF_ERROR(durable->Set(impl->db->GetLatestSequenceNumber()));
   impl->durable = std::move(durable);
   impl->before_commit = std::move(options.before_commit);
   impl->on_fatal = options.on_fatal ? std::move(options.on_fatal) : Die;

@@ -52,6 +52,16 @@ TEST_F(RocksDbEngineTest, ReadsCostNoWrite) {
             0);
 }
 
+TEST_F(RocksDbEngineTest, AStartKeepsNoLogThatItHasRecovered) {
+  for (int start = 0; start < 4; ++start) {
+    const auto engine = Open();
+    ASSERT_THAT(engine->Transact(kSync, PutA), IsOk());
+    EXPECT_EQ(std::count_if(std::filesystem::directory_iterator(folder_.path() / "catalog"), {},
+                            [](const auto& entry) { return entry.path().extension() == ".log"; }),
+              1);
+  }
+}
+
 TEST_F(RocksDbEngineTest, AFolderIsOpenOnce) {
   const auto engine = Open();
   EXPECT_THAT(RocksDbEngine::Open(folder_.path() / "catalog", {}).status(),
