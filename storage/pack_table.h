@@ -1,10 +1,10 @@
 // The packs' rows: which packs there are, how much of each counts, and whether it may be used.
 #pragma once
 
-#include <map>
 #include <set>
 #include <string>
 
+#include "absl/container/node_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "ckpt/v1/storage.pb.h"
@@ -58,7 +58,7 @@ class HeldPacks {
   absl::StatusOr<v1::PackRow*> Row(const PackId& pack, Hold hold);
 
   Transaction& txn_;
-  std::map<PackId, v1::PackRow> rows_;
+  absl::node_hash_map<PackId, v1::PackRow> rows_;
 };
 
 }  // namespace ckpt::storage

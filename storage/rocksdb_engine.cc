@@ -33,8 +33,8 @@ namespace {
 constexpr char kDamaged[] = "CATALOG_DAMAGED";
 constexpr int kMaxAttempts = 100;
 constexpr std::int64_t kLockTimeoutMs = 2000;
-// Of many keys that are read at once.
-constexpr std::size_t kKeysOfThread = 256;
+// Of many keys, so many are read in one call.
+constexpr std::size_t kKeysOfPart = 256;
 // Threads that read them, also where there are fewer cores: some of them wait for the disk.
 constexpr std::size_t kReadingThreads = 8;
 // Reads on several threads at once, in the process; others are done by who asks.
@@ -81,13 +81,12 @@ rocksdb::Options DatabaseOptions() {
   // unpacking a block for each row that is read.
   options.compression = rocksdb::kNoCompression;
   rocksdb::BlockBasedTableOptions table;
-  table.block_cache = rocksdb::NewLRUCache(std::size_t{64} << 20);
+  // Above all for the filters and indexes of the files, of 2 MiB for a million rows: few parts, so that one has room
+  // for many of them, which are up to half a MiB each.
+  constexpr int kCachePartBits = 2;
+  table.block_cache = rocksdb::NewLRUCache(std::size_t{64} << 20, kCachePartBits);
   table.cache_index_and_filter_blocks = true;
   table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
-  // Filters and indexes in blocks of their own, too: one for a whole file is half a MiB, and with ten million chunks
-  // each lookup would read one anew, as two do not fit into a part of the cache.
-  table.partition_filters = true;
-  table.index_type = rocksdb::BlockBasedTableOptions::kTwoLevelIndexSearch;
   // Most reads are of single keys, many of them of chunks that nobody has stored.
   table.data_block_index_type = rocksdb::BlockBasedTableOptions::kDataBlockBinaryAndHash;
   options.memtable_whole_key_filtering = true;
@@ -254,27 +253,24 @@ class RocksDbTransaction final : public Transaction {
       for (const rocksdb::Slice& key : slices)
         CKPT_RETURN_IF_ERROR(Convert(txn_.GetForUpdate({}, key, unread, hold == Hold::kExclusive)));
     }
-    std::vector<rocksdb::PinnableSlice> values(keys.size());
-    std::vector<rocksdb::Status> statuses(keys.size());
-    const auto read = [&](auto& from, std::size_t first, std::size_t end) {
-      from.MultiGet({}, db_.DefaultColumnFamily(), end - first, &slices[first], &values[first], &statuses[first], true);
+    // In parts, as a value holds its whole block until it is copied.
+    const std::size_t parts = (keys.size() + kKeysOfPart - 1) / kKeysOfPart;
+    std::vector<absl::Status> statuses(parts);
+    std::vector<std::optional<std::string>> out(keys.size());
+    const auto read = [&](auto& from, std::size_t part) {
+      const std::size_t first = part * kKeysOfPart;
+      statuses[part] = ReadPart(from, std::span(slices).subspan(first, std::min(kKeysOfPart, keys.size() - first)),
+                                std::span(order).subspan(first), out);
     };
     static std::counting_semaphore<> threaded_reads(kThreadedReads);
-    if (wrote_ || keys.size() < 2 * kKeysOfThread || !threaded_reads.try_acquire()) {
-      read(txn_, 0, keys.size());
+    if (wrote_ || parts < 2 || !threaded_reads.try_acquire()) {
+      for (std::size_t part = 0; part < parts; ++part) read(txn_, part);
     } else {  // what it has not written is the database's, which many threads may read
       const absl::Cleanup release = [] { threaded_reads.release(); };
-      const std::size_t parts = keys.size() / kKeysOfThread;
-      const auto begin = [&](std::size_t part) { return keys.size() * part / parts; };
       ParallelFor(
-          parts, [&](std::size_t part) { read(db_, begin(part), begin(part + 1)); }, kReadingThreads);
+          parts, [&](std::size_t part) { read(db_, part); }, kReadingThreads);
     }
-    std::vector<std::optional<std::string>> out(keys.size());
-    for (std::size_t i = 0; i < order.size(); ++i) {
-      if (statuses[i].IsNotFound()) continue;
-      CKPT_RETURN_IF_ERROR(Convert(statuses[i]));
-      out[order[i]] = values[i].ToString();
-    }
+    for (const absl::Status& status : statuses) CKPT_RETURN_IF_ERROR(status);
     return out;
   }
 
@@ -312,6 +308,23 @@ class RocksDbTransaction final : public Transaction {
   [[nodiscard]] bool wrote() const { return wrote_; }
 
  private:
+  // Reads keys that are sorted; the value of the i-th goes to out[places[i]].
+  template <typename From>
+  absl::Status ReadPart(From& from, std::span<const rocksdb::Slice> keys, std::span<const std::size_t> places,
+                        std::vector<std::optional<std::string>>& out) {
+    rocksdb::ReadOptions options;
+    options.fill_cache = false;  // what is asked for by the thousand is not asked for again before it would leave
+    std::vector<rocksdb::PinnableSlice> values(keys.size());
+    std::vector<rocksdb::Status> statuses(keys.size());
+    from.MultiGet(options, db_.DefaultColumnFamily(), keys.size(), keys.data(), values.data(), statuses.data(), true);
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+      if (statuses[i].IsNotFound()) continue;
+      CKPT_RETURN_IF_ERROR(Convert(statuses[i]));
+      out[places[i]] = values[i].ToString();
+    }
+    return absl::OkStatus();
+  }
+
   rocksdb::TransactionDB& db_;
   rocksdb::Transaction& txn_;
   bool wrote_ = false;
