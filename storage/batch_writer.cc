@@ -45,11 +45,12 @@ v1::ProgressRow ProgressOf(const SessionRef& session, const std::vector<BatchIte
 }  // namespace
 
 BatchWriter::BatchWriter(BatchCommitter& committer, ChunkIndex& index, DiskReserve& reserve, SessionRef session,
-                         OnDurable on_durable)
+                         StreamPins& pins, OnDurable on_durable)
     : committer_(committer),
       index_(index),
       reserve_(reserve),
       session_(std::move(session)),
+      pins_(pins),
       on_durable_(std::move(on_durable)),
       thread_([this] { Run(); }) {}
 
@@ -156,6 +157,7 @@ absl::Status BatchWriter::WriteBatch(std::vector<BatchItem>& items) {
 // If something that was there before is gone, nothing was indexed.
 absl::StatusOr<IndexResult> BatchWriter::Commit(Batch batch, bool has_fact) {
   batch.index.number = batch_number_++;
+  batch.index.pins = &pins_;
   IndexResult result;
   if (batch.records.empty()) {
     CKPT_ASSIGN_OR_RETURN(result, index_.Index(std::move(batch.index)));

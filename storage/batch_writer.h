@@ -39,7 +39,7 @@ class BatchWriter {
   // Called from the writer's thread, in order, with the items of each batch once they are durable.
   using OnDurable = std::function<void(const std::vector<BatchItem>& items)>;
 
-  BatchWriter(BatchCommitter& committer, ChunkIndex& index, DiskReserve& reserve, SessionRef session,
+  BatchWriter(BatchCommitter& committer, ChunkIndex& index, DiskReserve& reserve, SessionRef session, StreamPins& pins,
               OnDurable on_durable);
   ~BatchWriter();  // waits for the batch at hand, drops the next
 
@@ -69,6 +69,7 @@ class BatchWriter {
   ChunkIndex& index_;
   DiskReserve& reserve_;
   const SessionRef session_;
+  StreamPins& pins_;
   const OnDurable on_durable_;
 
   // The writer's thread's own.

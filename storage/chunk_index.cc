@@ -28,13 +28,20 @@ absl::Status DropUnusedPack(Transaction& txn, const VersionId& version, const Pa
   return left.empty() ? txn.Delete(keys::VersionPack(version, pack)) : absl::OkStatus();
 }
 
+// The packs, old and new, of records that healed in a transaction. It holds the old one exclusive, so that who pins it
+// is the same for all these records.
+using HealedPacks = std::set<std::pair<PackId, PackId>>;
+
 // A record whose row was quarantined has been written anew: what relied on the old copy relies on the new one. Whoever
 // has a pin on the old pack may mean this record, so the new pack gets them all; the references move record by record.
-absl::Status Heal(Transaction& txn, HeldPacks& packs, const v1::ChunkRow& old, const RecordLocation& fresh) {
+absl::Status Heal(Transaction& txn, HeldPacks& packs, HealedPacks& healed, const v1::ChunkRow& old,
+                  const RecordLocation& fresh) {
   CKPT_ASSIGN_OR_RETURN(const PackId pack, PackOfRow(old));
   CKPT_RETURN_IF_ERROR(packs.NoteRowChange(pack));
-  CKPT_ASSIGN_OR_RETURN(const std::set<SessionId> pinning, PinningSessions(txn, pack));
-  for (const SessionId& session : pinning) CKPT_RETURN_IF_ERROR(PutPins(txn, session, {fresh.pack}));
+  if (healed.emplace(pack, fresh.pack).second) {
+    CKPT_ASSIGN_OR_RETURN(const std::set<SessionId> pinning, PinningSessions(txn, pack));
+    for (const SessionId& session : pinning) CKPT_RETURN_IF_ERROR(PutPins(txn, session, {fresh.pack}));
+  }
   std::vector<std::pair<std::string, v1::ReferenceRow>> users;
   CKPT_RETURN_IF_ERROR(ForEachRow(txn, keys::ReferencesOfPack(pack),
                                   [&](const std::string& key, const std::string& value) -> absl::Status {
@@ -74,8 +81,9 @@ v1::ChunkRow RowOf(const IndexEntry& entry) {
 }
 
 // Indexes one entry. Where its record is then; nullopt for one that was not written and is gone.
-absl::StatusOr<std::optional<RecordPlace>> IndexEntryRow(Transaction& txn, HeldPacks& packs, const std::string& key,
-                                                         const IndexEntry& entry, std::uint64_t& new_bytes) {
+absl::StatusOr<std::optional<RecordPlace>> IndexEntryRow(Transaction& txn, HeldPacks& packs, HealedPacks& healed,
+                                                         const std::string& key, const IndexEntry& entry,
+                                                         std::uint64_t& new_bytes) {
   const Hold hold = entry.written.has_value() ? Hold::kExclusive : Hold::kShared;
   CKPT_ASSIGN_OR_RETURN(const auto row, GetRow<v1::ChunkRow>(txn, key, hold));
   bool usable = false;
@@ -87,7 +95,7 @@ absl::StatusOr<std::optional<RecordPlace>> IndexEntryRow(Transaction& txn, HeldP
     return RecordPlace{winner, row->ordinal()};
   }
   if (!entry.written.has_value()) return std::nullopt;
-  if (row.has_value()) CKPT_RETURN_IF_ERROR(Heal(txn, packs, *row, *entry.written));
+  if (row.has_value()) CKPT_RETURN_IF_ERROR(Heal(txn, packs, healed, *row, *entry.written));
   CKPT_RETURN_IF_ERROR(PutRow(txn, key, RowOf(entry)));
   new_bytes += entry.written->stored_length;
   return RecordPlace{entry.written->pack, entry.written->ordinal};
@@ -121,8 +129,10 @@ absl::StatusOr<std::vector<std::optional<v1::ChunkRow>>> ReadRows(Transaction& t
 }
 
 absl::StatusOr<std::vector<std::optional<Promise>>> ChunkIndex::Pin(const SessionRef& session,
-                                                                    const std::vector<RecordName>& records) {
+                                                                    const std::vector<RecordName>& records,
+                                                                    StreamPins& pins) {
   std::vector<std::optional<Promise>> promises;
+  std::set<PackId> pin;
   const auto body = [&](Transaction& txn) -> absl::Status {
     promises.assign(records.size(), std::nullopt);
     CKPT_RETURN_IF_ERROR(HoldSession(txn, session, Hold::kShared).status());
@@ -148,7 +158,7 @@ absl::StatusOr<std::vector<std::optional<Promise>>> ChunkIndex::Pin(const Sessio
     }
     CKPT_ASSIGN_OR_RETURN(auto now, ReadRows(txn, session.domain, again));
     for (std::size_t i = 0; i < now.size(); ++i) rows[moving[i]] = std::move(now[i]);
-    std::set<PackId> pin;
+    pin.clear();
     for (std::size_t i = 0; i < rows.size(); ++i) {
       if (!rows[i].has_value()) continue;
       CKPT_ASSIGN_OR_RETURN(const PackId pack, PackOfRow(*rows[i]));
@@ -161,9 +171,10 @@ absl::StatusOr<std::vector<std::optional<Promise>>> ChunkIndex::Pin(const Sessio
       promises[i] = Promise{*fingerprint, rows[i]->raw_length(), RecordPlace{pack, rows[i]->ordinal()}};
       pin.insert(pack);
     }
-    return PutPins(txn, session.id, pin);
+    return PutPins(txn, session.id, pins.NewOf(pin));
   };
   CKPT_RETURN_IF_ERROR(engine_.Transact(KvEngine::Durability::kSync, body));
+  pins.Add(pin);
   return promises;
 }
 
@@ -198,11 +209,13 @@ absl::StatusOr<std::vector<IndexResult>> ChunkIndex::Index(std::span<IndexBatch*
   std::sort(sorted.begin(), sorted.end(),
             [](const Entry& a, const Entry& b) { return std::tie(a.key, a.batch) < std::tie(b.key, b.batch); });
   std::vector<IndexResult> results;
+  std::vector<std::set<PackId>> pins(batches.size());
   absl::Status gone = absl::OutOfRangeError("gone");
   const absl::Status status = engine_.Transact(KvEngine::Durability::kSync, [&](Transaction& txn) -> absl::Status {
     results.assign(batches.size(), {});
-    std::vector<std::set<PackId>> pins(batches.size());
+    pins.assign(batches.size(), {});
     HeldPacks packs(txn);
+    HealedPacks healed;
     for (const IndexBatch* const batch : batches)
       CKPT_RETURN_IF_ERROR(HoldSession(txn, batch->session, Hold::kShared).status());
     for (std::size_t i = 0; i < batches.size(); ++i) {
@@ -214,7 +227,7 @@ absl::StatusOr<std::vector<IndexResult>> ChunkIndex::Index(std::span<IndexBatch*
     }
     for (const auto& [key, i, j] : sorted) {
       const IndexEntry& entry = batches[i]->entries[j];
-      CKPT_ASSIGN_OR_RETURN(const auto place, IndexEntryRow(txn, packs, key, entry, results[i].new_bytes));
+      CKPT_ASSIGN_OR_RETURN(const auto place, IndexEntryRow(txn, packs, healed, key, entry, results[i].new_bytes));
       if (place.has_value()) {
         results[i].places[j] = *place;
         pins[i].insert(place->pack);
@@ -226,7 +239,8 @@ absl::StatusOr<std::vector<IndexResult>> ChunkIndex::Index(std::span<IndexBatch*
       return gone;
     for (std::size_t i = 0; i < batches.size(); ++i) {
       const SessionRef& session = batches[i]->session;
-      CKPT_RETURN_IF_ERROR(PutPins(txn, session.id, pins[i]));
+      const StreamPins* const known = batches[i]->pins;
+      CKPT_RETURN_IF_ERROR(PutPins(txn, session.id, known == nullptr ? pins[i] : known->NewOf(pins[i])));
       batches[i]->progress.set_new_bytes(results[i].new_bytes);
       const std::string key = keys::Progress(session.id, session.rank, session.fence, batches[i]->number);
       CKPT_RETURN_IF_ERROR(PutRow(txn, key, batches[i]->progress));
@@ -237,6 +251,8 @@ absl::StatusOr<std::vector<IndexResult>> ChunkIndex::Index(std::span<IndexBatch*
     for (IndexResult& result : results) result.new_bytes = 0;  // undone
   } else {
     CKPT_RETURN_IF_ERROR(status);
+    for (std::size_t i = 0; i < batches.size(); ++i)
+      if (batches[i]->pins != nullptr) batches[i]->pins->Add(pins[i]);
   }
   return results;
 }

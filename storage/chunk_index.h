@@ -15,6 +15,7 @@
 #include "storage/kv_engine.h"
 #include "storage/pack_store.h"
 #include "storage/pack_table.h"
+#include "storage/pin_table.h"
 #include "storage/session_table.h"
 
 namespace ckpt::storage {
@@ -58,8 +59,9 @@ struct IndexBatch {
   SessionRef session;
   const WrittenBatch* written = nullptr;  // null when all was there already
   std::vector<IndexEntry> entries;
-  v1::ProgressRow progress;  // new_bytes is filled in
-  std::uint64_t number = 0;  // of the batch in its stream
+  v1::ProgressRow progress;    // new_bytes is filled in
+  std::uint64_t number = 0;    // of the batch in its stream
+  StreamPins* pins = nullptr;  // of the stream; null: all that the batch relies on is pinned, also once more
 };
 
 struct IndexResult {
@@ -76,7 +78,7 @@ class ChunkIndex {
   // Pins, durably, the packs of those records that the store has, for the session, which can rely on them until it
   // ends. nullopt for a record that is missing.
   absl::StatusOr<std::vector<std::optional<Promise>>> Pin(const SessionRef& session,
-                                                          const std::vector<RecordName>& records);
+                                                          const std::vector<RecordName>& records, StreamPins& pins);
 
   // Which of the records the store has now. Promises nothing.
   absl::StatusOr<std::vector<bool>> Has(std::string_view domain, const std::vector<RecordName>& records);

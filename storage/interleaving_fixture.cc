@@ -1,6 +1,7 @@
 #include "storage/interleaving_fixture.h"
 
 #include <atomic>
+#include <map>
 #include <span>
 #include <utility>
 
@@ -87,8 +88,20 @@ absl::Status InterleavingTest::Cite(const SessionRef& session, const Stored& rec
 }
 
 absl::StatusOr<bool> InterleavingTest::Pin(const SessionRef& session, const Stored& record) {
-  CKPT_ASSIGN_OR_RETURN(const auto promises, chunks_.Pin(session, {record.name}));
-  return promises[0].has_value();
+  CKPT_ASSIGN_OR_RETURN(const std::vector<bool> promised, Pin(session, std::vector{record}));
+  return promised[0];
+}
+
+absl::StatusOr<std::vector<bool>> InterleavingTest::Pin(const SessionRef& session, const std::vector<Stored>& records) {
+  std::vector<RecordName> names;
+  names.reserve(records.size());
+  for (const Stored& record : records) names.push_back(record.name);
+  StreamPins pins;
+  CKPT_ASSIGN_OR_RETURN(const auto promises, chunks_.Pin(session, names, pins));
+  std::vector<bool> promised;
+  promised.reserve(promises.size());
+  for (const auto& promise : promises) promised.push_back(promise.has_value());
+  return promised;
 }
 
 absl::StatusOr<v1::Checkpoint> InterleavingTest::Commit(const SessionRef& session, const Stored& record,
@@ -102,14 +115,21 @@ absl::StatusOr<v1::Checkpoint> InterleavingTest::Commit(const SessionRef& sessio
   return versions_.Commit(session, draft);
 }
 
-void InterleavingTest::Condemn(const PackId& pack) {
+void InterleavingTest::Condemn(const std::set<PackId>& packs) {
   CKPT_CHECK_OK(engine_.Transact(KvEngine::Durability::kSync, [&](Transaction& txn) -> absl::Status {
-    CKPT_ASSIGN_OR_RETURN(auto row, GetRow<v1::PackRow>(txn, keys::Pack(pack), Hold::kExclusive));
-    CKPT_ASSIGN_OR_RETURN(const auto references, txn.Scan(keys::ReferencesOfPack(pack), "", 1));
-    CKPT_ASSIGN_OR_RETURN(const auto pinning, PinningSessions(txn, pack));
-    if (row->state() != v1::PackRow::LIVE || !pinning.empty() || !references.empty()) return absl::OkStatus();
-    row->set_state(v1::PackRow::CONDEMNED);
-    return PutRow(txn, keys::Pack(pack), *row);
+    std::map<PackId, v1::PackRow> rows;
+    for (const PackId& pack : packs) {
+      CKPT_ASSIGN_OR_RETURN(const auto row, GetRow<v1::PackRow>(txn, keys::Pack(pack), Hold::kExclusive));
+      rows.emplace(pack, *row);
+    }
+    for (auto& [pack, row] : rows) {
+      CKPT_ASSIGN_OR_RETURN(const auto references, txn.Scan(keys::ReferencesOfPack(pack), "", 1));
+      CKPT_ASSIGN_OR_RETURN(const auto pinning, PinningSessions(txn, pack));
+      if (row.state() != v1::PackRow::LIVE || !pinning.empty() || !references.empty()) continue;
+      row.set_state(v1::PackRow::CONDEMNED);
+      CKPT_RETURN_IF_ERROR(PutRow(txn, keys::Pack(pack), row));
+    }
+    return absl::OkStatus();
   }));
 }
 

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -45,15 +46,16 @@ class InterleavingTest : public StoreTest {
   // Batches of one written record each.
   absl::Status IndexTogether(const std::vector<std::pair<SessionRef, Stored>>& records);
   absl::Status Cite(const SessionRef& session, const Stored& record);
-  // Whether the session was promised the record.
+  // Whether the session was promised the record; each of the records, which it asks for in one go.
   absl::StatusOr<bool> Pin(const SessionRef& session, const Stored& record);
+  absl::StatusOr<std::vector<bool>> Pin(const SessionRef& session, const std::vector<Stored>& records);
   // `place`: where the session was told that the record is, if it remembers.
   absl::StatusOr<v1::Checkpoint> Commit(const SessionRef& session, const Stored& record,
                                         std::optional<RecordPlace> place = std::nullopt);
   void ExpireIdle() { CKPT_CHECK_OK(sessions_.ExpireIdle()); }
 
-  // What the collector does: with the pack held, looks for references and pins and condemns it if there are none.
-  void Condemn(const PackId& pack);
+  // What the collector does: with the packs held, looks for references and pins and condemns those that have none.
+  void Condemn(const std::set<PackId>& packs);
   // What a restore does that finds the record damaged.
   void Quarantine(const Stored& record);
 

@@ -1,4 +1,7 @@
 // Packs and the rows of records, while two transactions work with them at once.
+#include <set>
+#include <vector>
+
 #include "base/random.h"
 #include "storage/interleaving_fixture.h"
 #include "storage/record_bitmap.h"
@@ -29,7 +32,7 @@ class PackInterleaving : public InterleavingTest {
         const Stored record = Unneeded(bytes);
         const Stored copy = Store(bytes);
         const std::function<void()> use = [=, this, &relies] { relies = rely(session, record, copy); };
-        const std::function<void()> condemn = [=, this] { Condemn(record.written.pack); };
+        const std::function<void()> condemn = [=, this] { Condemn({record.written.pack}); };
         return Works{collector_first ? condemn : use, collector_first ? use : condemn, [=, this, &relies](bool) {
                        EXPECT_EQ(Pinned(session, PackOf(record)), relies);
                        EXPECT_EQ(Live(PackOf(record)), relies);
@@ -83,6 +86,30 @@ TEST_F(PackInterleaving, APromisedPackIsNotCondemned) {
       [&](const SessionRef& session, const Stored& record, const Stored&) { return Pin(session, record).value(); });
 }
 
+TEST_F(PackInterleaving, OfPacksThatAreAskedForAtOnceThosePromisedAreNotCondemned) {
+  for (const bool collector_first : {false, true}) {
+    SCOPED_TRACE(collector_first);
+    std::vector<bool> promised;
+    AtEveryPlace([&] {
+      const SessionRef session = BeginSession();
+      std::vector<Stored> records;
+      for (int i = 0; i < 3; ++i) records.push_back(Unneeded(RandomBytes(kChunk)));
+      const std::set<PackId> unwanted = {records[0].written.pack, records[2].written.pack};
+      const std::function<void()> promise = [=, this, &promised] { promised = Pin(session, records).value(); };
+      const std::function<void()> condemn = [=, this] { Condemn(unwanted); };
+      return Works{collector_first ? condemn : promise, collector_first ? promise : condemn,
+                   [=, this, &promised](bool) {
+                     EXPECT_TRUE(promised[1]);
+                     EXPECT_EQ(promised[0], promised[2]) << "they are held together";
+                     for (std::size_t i = 0; i < records.size(); ++i) {
+                       EXPECT_EQ(Pinned(session, PackOf(records[i])), promised[i]);
+                       EXPECT_EQ(Live(PackOf(records[i])), promised[i]);
+                     }
+                   }};
+    });
+  }
+}
+
 TEST_F(PackInterleaving, ACitedPackIsNotCondemned) {
   ExpectCondemnedOrPinned(
       [&](const SessionRef& session, const Stored& record, const Stored&) { return Cite(session, record).ok(); });
@@ -104,7 +131,7 @@ TEST_F(PackInterleaving, ACommittedPackIsNotCondemned) {
       const Stored record = Store();
       EXPECT_THAT(Index(session, record), IsOk());
       const std::function<void()> commit = [=, this, &checkpoint] { checkpoint = Commit(session, record); };
-      const std::function<void()> condemn = [=, this] { Condemn(record.written.pack); };
+      const std::function<void()> condemn = [=, this] { Condemn({record.written.pack}); };
       return Works{collector_first ? condemn : commit, collector_first ? commit : condemn,
                    [=, this, &checkpoint](bool) {
                      ASSERT_THAT(checkpoint.status(), IsOk());

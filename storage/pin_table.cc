@@ -1,7 +1,5 @@
 #include "storage/pin_table.h"
 
-#include <algorithm>
-#include <iterator>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -22,7 +20,38 @@ absl::StatusOr<std::string> PackList(std::string_view key, std::string_view valu
   return std::move(*row.mutable_packs());
 }
 
+struct SessionPins {
+  std::vector<std::string> keys;  // of its rows
+  std::set<PackId> packs;
+};
+
+absl::StatusOr<SessionPins> ReadPins(Transaction& txn, const SessionId& session) {
+  SessionPins pins;
+  CKPT_RETURN_IF_ERROR(ForEachRow(txn, keys::PinsOfSession(session),
+                                  [&](const std::string& key, const std::string& value) -> absl::Status {
+                                    CKPT_ASSIGN_OR_RETURN(const std::string list, PackList(key, value));
+                                    pins.keys.push_back(key);
+                                    for (std::size_t i = 0; i < list.size() / PackId::kSize; ++i)
+                                      pins.packs.insert(PackId::At(list, i));
+                                    return absl::OkStatus();
+                                  }));
+  return pins;
+}
+
 }  // namespace
+
+std::set<PackId> StreamPins::NewOf(const std::set<PackId>& packs) const {
+  const MutexLock lock(mutex_);
+  std::set<PackId> out;
+  for (const PackId& pack : packs)
+    if (!pinned_.contains(pack)) out.insert(pack);
+  return out;
+}
+
+void StreamPins::Add(const std::set<PackId>& packs) {
+  const MutexLock lock(mutex_);
+  pinned_.insert(packs.begin(), packs.end());
+}
 
 absl::Status PutPins(Transaction& txn, const SessionId& session, const std::set<PackId>& packs) {
   if (packs.empty()) return absl::OkStatus();
@@ -35,15 +64,8 @@ absl::Status PutPins(Transaction& txn, const SessionId& session, const std::set<
 }
 
 absl::StatusOr<std::set<PackId>> PinnedPacks(Transaction& txn, const SessionId& session) {
-  std::set<PackId> packs;
-  CKPT_RETURN_IF_ERROR(ForEachRow(txn, keys::PinsOfSession(session),
-                                  [&](const std::string& key, const std::string& value) -> absl::Status {
-                                    CKPT_ASSIGN_OR_RETURN(const std::string list, PackList(key, value));
-                                    for (std::size_t i = 0; i < list.size() / PackId::kSize; ++i)
-                                      packs.insert(PackId::At(list, i));
-                                    return absl::OkStatus();
-                                  }));
-  return packs;
+  CKPT_ASSIGN_OR_RETURN(SessionPins pins, ReadPins(txn, session));
+  return std::move(pins.packs);
 }
 
 absl::StatusOr<std::set<SessionId>> PinningSessions(Transaction& txn, const PackId& pack) {
@@ -64,17 +86,18 @@ absl::Status DropPins(Transaction& txn, const SessionId& session) {
   // hold; but it holds the old pack exclusive. So when a scan finds only packs that are held already, nobody has such a
   // pin under way.
   std::set<PackId> held;
+  SessionPins pins;
   while (true) {
-    CKPT_ASSIGN_OR_RETURN(const std::set<PackId> pinned, PinnedPacks(txn, session));
+    CKPT_ASSIGN_OR_RETURN(pins, ReadPins(txn, session));
     std::vector<std::string> fresh;
-    for (const PackId& pack : pinned)
+    for (const PackId& pack : pins.packs)
       if (!held.contains(pack)) fresh.push_back(keys::Pack(pack));
     if (fresh.empty()) break;
     CKPT_RETURN_IF_ERROR(txn.MultiGet(fresh, Hold::kShared).status());
-    held = pinned;
+    held = std::move(pins.packs);
   }
-  return ForEachRow(txn, keys::PinsOfSession(session),
-                    [&](const std::string& key, const std::string&) { return txn.Delete(key); });
+  for (const std::string& key : pins.keys) CKPT_RETURN_IF_ERROR(txn.Delete(key));
+  return absl::OkStatus();
 }
 
 }  // namespace ckpt::storage

@@ -5,13 +5,29 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/mutex.h"
 #include "storage/keys.h"
 #include "storage/kv_engine.h"
 #include "storage/pack_store.h"
 
 namespace ckpt::storage {
 
-// Pins the packs for the session. The caller holds the packs' rows at least shared.
+// The packs that one stream has pinned, durably. As pins last until the session ends, it need not pin them again: so
+// what it pins grows with the packs, not with what it asks. Thread-safe.
+class StreamPins {
+ public:
+  // Those of the packs that are not pinned yet.
+  [[nodiscard]] std::set<PackId> NewOf(const std::set<PackId>& packs) const;
+  // After the transaction that pins them has committed.
+  void Add(const std::set<PackId>& packs);
+
+ private:
+  mutable Mutex mutex_;
+  std::set<PackId> pinned_ CKPT_GUARDED_BY(mutex_);
+};
+
+// Pins the packs for the session, until it ends, in a kSync transaction. The caller holds the packs' rows at least
+// shared.
 absl::Status PutPins(Transaction& txn, const SessionId& session, const std::set<PackId>& packs);
 
 // The packs that the session pins. What is decided on them holds only for those whose rows are held.

@@ -128,7 +128,12 @@ TEST_F(Protocol, TheSamePacksArePinnedOnce) {
   for (const char chunk : {'a', 'b', 'a'}) ASSERT_THAT(save->Have(DigestOf(Data(chunk))).status(), IsOk());
   EXPECT_THAT(Rows(keys::PinsOfSession(SessionOf(*save))), SizeIs(1));
   ASSERT_THAT(save->Have(DigestOf(Data('c')) + DigestOf(Data('a'))).status(), IsOk());
-  EXPECT_THAT(Rows(keys::PinsOfSession(SessionOf(*save))), SizeIs(2));
+  ASSERT_THAT(Cite(*save, "m.a", Data('a')), IsOk());
+  Settle(*save);
+  std::string packs;
+  for (const auto& [key, value] : Rows(keys::PinsOfSession(SessionOf(*save))))
+    packs += ParseRow<v1::PinsRow>(key, value)->packs();
+  EXPECT_THAT(packs, SizeIs(2 * PackId::kSize)) << "a pack that the stream has pinned, again beside another";
   EXPECT_THAT(Pins(SessionOf(*save)), UnorderedElementsAre(first, second));
 }
 
@@ -249,6 +254,24 @@ TEST_F(Protocol, AQuarantinedChunkIsMissingAndHealsWithItsReferencesAndPins) {
   EXPECT_TRUE(HasRecord(rest.records(), ChunkRowOf(Data('b')).ordinal()));
   EXPECT_THAT(Pins(promised), UnorderedElementsAre(PackIdOf(old), PackIdOf(fresh)));
   EXPECT_EQ(Restore("r@1").value()["m.a"], Data('a'));
+}
+
+TEST_F(Protocol, RecordsOfAPackThatHealTogetherTakeItsPinsAlong) {
+  ASSERT_THAT(Save(BeginOf("r", 1), {{"m.a", Data('a')}, {"m.b", Data('b')}}).status(), IsOk());
+  const PackId old = PackIdOf(ChunkRowOf(Data('a')));
+  auto other = Begin(BeginOf("r", 5));
+  const SessionId promised = SessionOf(*other);
+  ASSERT_EQ(other->Have(DigestOf(Data('b'))).value(), std::string(1, '\0'));
+  for (const char chunk : {'a', 'b'}) Quarantine(Data(chunk));
+  other.reset();
+  CloseStore();
+  OpenStore();
+  ASSERT_THAT(Save(BeginOf("r", 2), {{"m.a", Data('a')}, {"m.b", Data('b')}}).status(), IsOk());
+  const PackId fresh = PackIdOf(ChunkRowOf(Data('a')));
+  ASSERT_NE(fresh, old);
+  EXPECT_EQ(PackIdOf(ChunkRowOf(Data('b'))), fresh);
+  EXPECT_THAT(Pins(promised), UnorderedElementsAre(old, fresh));
+  ExpectReferences({1, 1}, "m", {Data('a'), Data('b')});
 }
 
 TEST_F(Protocol, AVersionThatHealsAwayFromAPackIsNotListedForIt) {

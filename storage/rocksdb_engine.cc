@@ -96,7 +96,8 @@ rocksdb::Options DatabaseOptions() {
 }
 
 // As TransactionDB::Open, but for transactions that are never prepared before they commit. Those that are may stand in
-// any log of the past, so each start would keep the logs that it has recovered, and read them all again.
+// any log of the past, so each start would keep the logs that it has recovered, and read them all again. WrapDB asks
+// for allow_2pc; in RocksDB 7.8 nothing but prepared transactions needs it.
 rocksdb::Status OpenDatabase(const std::filesystem::path& dir, std::unique_ptr<rocksdb::TransactionDB>& out) {
   const rocksdb::Options options = DatabaseOptions();
   rocksdb::DBOptions db_options(options);
@@ -259,11 +260,12 @@ class RocksDbTransaction final : public Transaction {
     std::vector<std::optional<std::string>> out(keys.size());
     const auto read = [&](auto& from, std::size_t part) {
       const std::size_t first = part * kKeysOfPart;
-      statuses[part] = ReadPart(from, std::span(slices).subspan(first, std::min(kKeysOfPart, keys.size() - first)),
+      statuses[part] = ReadPart(from, hold != Hold::kNone || parts == 1,
+                                std::span(slices).subspan(first, std::min(kKeysOfPart, keys.size() - first)),
                                 std::span(order).subspan(first), out);
     };
     static std::counting_semaphore<> threaded_reads(kThreadedReads);
-    if (wrote_ || parts < 2 || !threaded_reads.try_acquire()) {
+    if (wrote_ || keys.size() < 2 * kKeysOfPart || !threaded_reads.try_acquire()) {
       for (std::size_t part = 0; part < parts; ++part) read(txn_, part);
     } else {  // what it has not written is the database's, which many threads may read
       const absl::Cleanup release = [] { threaded_reads.release(); };
@@ -310,10 +312,12 @@ class RocksDbTransaction final : public Transaction {
  private:
   // Reads keys that are sorted; the value of the i-th goes to out[places[i]].
   template <typename From>
-  absl::Status ReadPart(From& from, std::span<const rocksdb::Slice> keys, std::span<const std::size_t> places,
-                        std::vector<std::optional<std::string>>& out) {
+  absl::Status ReadPart(From& from, bool fill_cache, std::span<const rocksdb::Slice> keys,
+                        std::span<const std::size_t> places, std::vector<std::optional<std::string>>& out) {
     rocksdb::ReadOptions options;
-    options.fill_cache = false;  // what is asked for by the thousand is not asked for again before it would leave
+    // What is asked for by the thousand is not asked for again before it would leave. RocksDB 7.8 caches filters and
+    // indexes all the same.
+    options.fill_cache = fill_cache;
     std::vector<rocksdb::PinnableSlice> values(keys.size());
     std::vector<rocksdb::Status> statuses(keys.size());
     from.MultiGet(options, db_.DefaultColumnFamily(), keys.size(), keys.data(), values.data(), statuses.data(), true);

@@ -2,6 +2,9 @@
 #include "storage/rocksdb_engine.h"
 
 #include <gtest/gtest.h>
+#include <rocksdb/perf_context.h>
+#include <rocksdb/perf_level.h>
+#include <rocksdb/utilities/transaction_db.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -9,6 +12,7 @@
 #include <fstream>
 #include <optional>
 
+#include "absl/strings/str_cat.h"
 #include "storage/failing_disk_fixture.h"
 #include "storage/fresh_folder_fixture.h"
 #include "storage/status_matchers_fixture.h"
@@ -24,7 +28,35 @@ absl::Status PutA(Transaction& txn) { return txn.Put("a", "1"); }
 class RocksDbEngineTest : public testing::Test {
  protected:
   std::unique_ptr<RocksDbEngine> Open(RocksDbOptions options = {}) {
-    return RocksDbEngine::Open(folder_.path() / "catalog", std::move(options)).value();
+    return RocksDbEngine::Open(Dir(), std::move(options)).value();
+  }
+  [[nodiscard]] std::filesystem::path Dir() const { return folder_.path() / "catalog"; }
+  static std::ptrdiff_t Logs(const std::filesystem::path& dir) {
+    return std::count_if(std::filesystem::directory_iterator(dir), {},
+                         [](const auto& entry) { return entry.path().extension() == ".log"; });
+  }
+
+  std::optional<std::string> Get(KvEngine& engine, std::string_view key) {
+    std::optional<std::string> value;
+    EXPECT_THAT(engine.Transact(kLazy,
+                                [&](Transaction& txn) -> absl::Status {
+                                  CKPT_ASSIGN_OR_RETURN(value, txn.Get(key, Hold::kNone));
+                                  return absl::OkStatus();
+                                }),
+                IsOk());
+    return value;
+  }
+  static void MultiGet(KvEngine& engine, const std::vector<std::string>& keys) {
+    const auto read = [&](Transaction& txn) { return txn.MultiGet(keys, Hold::kNone).status(); };
+    EXPECT_THAT(engine.Transact(kLazy, read), IsOk());
+  }
+  static void Put(KvEngine& engine, const std::vector<std::string>& keys) {
+    EXPECT_THAT(engine.Transact(kSync,
+                                [&](Transaction& txn) {
+                                  for (const std::string& key : keys) CKPT_RETURN_IF_ERROR(txn.Put(key, key));
+                                  return absl::OkStatus();
+                                }),
+                IsOk());
   }
   // How many syncs of its log the call makes.
   template <typename Call>
@@ -56,22 +88,77 @@ TEST_F(RocksDbEngineTest, AStartKeepsNoLogThatItHasRecovered) {
   for (int start = 0; start < 4; ++start) {
     const auto engine = Open();
     ASSERT_THAT(engine->Transact(kSync, PutA), IsOk());
-    EXPECT_EQ(std::count_if(std::filesystem::directory_iterator(folder_.path() / "catalog"), {},
-                            [](const auto& entry) { return entry.path().extension() == ".log"; }),
-              1);
+    EXPECT_EQ(Logs(Dir()), 1);
   }
+}
+
+TEST_F(RocksDbEngineTest, ACatalogWithTheLogsOfManyStartsLosesNothingAndKeepsOne) {
+  rocksdb::Options options;
+  options.create_if_missing = true;
+  for (int start = 0; start < 4; ++start) {  // each of which keeps the logs that it has recovered
+    rocksdb::TransactionDB* db = nullptr;
+    ASSERT_TRUE(rocksdb::TransactionDB::Open(options, {}, Dir().string(), &db).ok());
+    ASSERT_TRUE(db->Put({}, std::to_string(start), "of old").ok());
+    delete db;
+  }
+  ASSERT_GT(Logs(Dir()), 2);
+  const auto engine = Open();
+  EXPECT_EQ(Logs(Dir()), 1);
+  for (int start = 0; start < 4; ++start) EXPECT_EQ(Get(*engine, std::to_string(start)), "of old");
+}
+
+TEST_F(RocksDbEngineTest, AKillRightAfterAStartThatRecoveredLosesNothing) {
+  for (int start = 0; start < 3; ++start) {
+    const auto engine = Open();
+    for (int before = 0; before < start; ++before) {
+      EXPECT_EQ(Get(*engine, absl::StrCat("synced ", before)), "1");
+      EXPECT_EQ(Get(*engine, absl::StrCat("lazy ", before)), "2");
+    }
+    // What a kill leaves of this start, and then of its last writes.
+    const std::filesystem::path killed = folder_.path() / absl::StrCat("killed ", start);
+    std::filesystem::copy(Dir(), killed);
+    const auto again = RocksDbEngine::Open(killed, {}).value();
+    for (int before = 0; before < start; ++before) EXPECT_EQ(Get(*again, absl::StrCat("lazy ", before)), "2");
+    const auto put = [&](const char* name, const char* value) {
+      return [=](Transaction& txn) { return txn.Put(absl::StrCat(name, start), value); };
+    };
+    ASSERT_THAT(engine->Transact(kSync, put("synced ", "1")), IsOk());
+    ASSERT_THAT(engine->Transact(kLazy, put("lazy ", "2")), IsOk());
+  }
+}
+
+// What a lookup of many keys reads is not kept; the filters and indexes that it needed are.
+TEST_F(RocksDbEngineTest, ManyKeysReadFiltersAndIndexesOnce) {
+  std::vector<std::string> keys;
+  for (int i = 1000; i < 1400; ++i) keys.push_back(absl::StrCat(i));  // in several parts, on one thread
+  Put(*Open(), keys);
+  const auto engine = Open();  // into a file, from the log
+  std::vector<std::string> absent;
+  absent.reserve(keys.size());
+  for (const std::string& key : keys) absent.push_back(key + "a");
+  rocksdb::SetPerfLevel(rocksdb::kEnableCount);
+  for (const auto& asked : {keys, absent, keys}) MultiGet(*engine, asked);
+  const rocksdb::PerfContext& reads = *rocksdb::get_perf_context();
+  EXPECT_GT(reads.filter_block_read_count, 0U);
+  EXPECT_GT(reads.index_block_read_count, 0U);
+  rocksdb::get_perf_context()->Reset();
+  MultiGet(*engine, absent);
+  EXPECT_EQ(reads.filter_block_read_count + reads.index_block_read_count, 0U);
+  rocksdb::get_perf_context()->Reset();
+  MultiGet(*engine, keys);
+  EXPECT_EQ(reads.filter_block_read_count + reads.index_block_read_count, 0U);
+  EXPECT_GT(reads.block_read_count, 0U);
+  rocksdb::SetPerfLevel(rocksdb::kDisable);
 }
 
 TEST_F(RocksDbEngineTest, AFolderIsOpenOnce) {
   const auto engine = Open();
-  EXPECT_THAT(RocksDbEngine::Open(folder_.path() / "catalog", {}).status(),
-              IsError(absl::StatusCode::kInternal, "CATALOG_FAILED"));
+  EXPECT_THAT(RocksDbEngine::Open(Dir(), {}).status(), IsError(absl::StatusCode::kInternal, "CATALOG_FAILED"));
 }
 
 TEST_F(RocksDbEngineTest, AnErrorOfALockFileOrOfAPathWithThatWordIsNoOtherProcess) {
-  std::filesystem::create_directories(folder_.path() / "catalog" / "LOCK");  // cannot be opened for writing
-  EXPECT_THAT(RocksDbEngine::Open(folder_.path() / "catalog", {}).status(),
-              IsError(absl::StatusCode::kInternal, "CATALOG_FAILED"));
+  std::filesystem::create_directories(Dir() / "LOCK");  // cannot be opened for writing
+  EXPECT_THAT(RocksDbEngine::Open(Dir(), {}).status(), IsError(absl::StatusCode::kInternal, "CATALOG_FAILED"));
   std::ofstream(folder_.path() / "block0") << "where a folder should be";
   EXPECT_THAT(RocksDbEngine::Open(folder_.path() / "block0" / "catalog", {}).status(),
               IsError(absl::StatusCode::kInternal, "CATALOG_FAILED"));
@@ -79,14 +166,12 @@ TEST_F(RocksDbEngineTest, AnErrorOfALockFileOrOfAPathWithThatWordIsNoOtherProces
 
 TEST_F(RocksDbEngineTest, ADamagedCatalogSaysSo) {
   Open();
-  std::ofstream(folder_.path() / "catalog" / "CURRENT") << "nonsense\n";
-  EXPECT_THAT(RocksDbEngine::Open(folder_.path() / "catalog", {}).status(),
-              IsError(absl::StatusCode::kDataLoss, "CATALOG_DAMAGED"));
+  std::ofstream(Dir() / "CURRENT") << "nonsense\n";
+  EXPECT_THAT(RocksDbEngine::Open(Dir(), {}).status(), IsError(absl::StatusCode::kDataLoss, "CATALOG_DAMAGED"));
 }
 
 class LostLogTest : public RocksDbEngineTest {
  protected:
-  [[nodiscard]] std::filesystem::path Dir() const { return folder_.path() / "catalog"; }
   [[nodiscard]] RocksDbOptions Options() const { return {.durable_file = folder_.path() / "durable"}; }
 
   [[nodiscard]] std::filesystem::path Log() const {
@@ -100,17 +185,6 @@ class LostLogTest : public RocksDbEngineTest {
     const auto engine = Open(Options());
     ASSERT_THAT(engine->Transact(kSync, PutA), IsOk());
     ASSERT_THAT(engine->Transact(kSync, [](Transaction& txn) { return txn.Put("b", "2"); }), IsOk());
-  }
-
-  std::optional<std::string> Get(KvEngine& engine, std::string_view key) {
-    std::optional<std::string> value;
-    EXPECT_THAT(engine.Transact(kLazy,
-                                [&](Transaction& txn) -> absl::Status {
-                                  CKPT_ASSIGN_OR_RETURN(value, txn.Get(key, Hold::kNone));
-                                  return absl::OkStatus();
-                                }),
-                IsOk());
-    return value;
   }
 
   // Refused, and left as it is, until the loss is accepted.

@@ -128,7 +128,7 @@ SaveStream::SaveStream(Store& store, std::uint32_t chunk_size, BegunSession begu
     }
   }
   if (!again_)
-    writer_ = std::make_unique<BatchWriter>(store.committer(), store.chunks(), store.reserve(), session_,
+    writer_ = std::make_unique<BatchWriter>(store.committer(), store.chunks(), store.reserve(), session_, pins_,
                                             [this](const std::vector<BatchItem>& items) { OnDurable(items); });
 }
 
@@ -178,7 +178,7 @@ absl::StatusOr<std::string> SaveStream::Have(std::string_view list) {
     std::vector<RecordName> names;
     names.reserve(digests.size());
     for (const Digest& digest : digests) names.push_back({false, digest});
-    CKPT_ASSIGN_OR_RETURN(promises, store_.chunks().Pin(session_, names));
+    CKPT_ASSIGN_OR_RETURN(promises, store_.chunks().Pin(session_, names, pins_));
   }
   const MutexLock lock(mutex_);
   for (std::size_t i = 0; i < digests.size(); ++i) {

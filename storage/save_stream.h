@@ -113,6 +113,8 @@ class SaveStream {
   std::uint64_t haves_ = 0;
   std::uint64_t chunks_ = 0;
 
+  StreamPins pins_;
+
   TensorIntake tensors_;
   StateWalk walk_;
   ManifestDraft manifest_;

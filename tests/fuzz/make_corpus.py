@@ -31,7 +31,7 @@ def globs():
 
 
 def keys():
-    for table, size in ((b"M", 16), (b"D", 16), (b"O", 32), (b"P", 32), (b"Q", 32)):
+    for table, size in ((b"M", 16), (b"D", 16), (b"U", 48), (b"Q", 32)):
         yield table + bytes(range(size))
     yield b"Q" + bytes(range(32)) + b"model"
 
