@@ -37,10 +37,9 @@ std::string InterleavingTest::RandomBytesOfAChunk() { return RandomBytes(kChunk)
 InterleavingTest::Stored InterleavingTest::Store(const std::string& bytes) {
   const Bytes piece = AsBytes(bytes);
   const Record record = MakeRecord(RecordKind::kChunk, std::span(&piece, 1));
-  auto written = store_->packs().Write("default", std::span(&record, 1), nullptr);
-  CKPT_CHECK_OK(written.status());
-  borrowed_.push_back(written->pack);
-  return {{false, record.digest}, record.fingerprint, *std::move(written)};
+  WrittenBatch written = store_->packs().Write("default", std::span(&record, 1), nullptr).value();
+  borrowed_.push_back(written.pack);
+  return {{false, record.digest}, record.fingerprint, std::move(written)};
 }
 
 v1::SessionRow InterleavingTest::Wanted() {
@@ -53,7 +52,7 @@ v1::SessionRow InterleavingTest::Wanted() {
 }
 
 SessionRef InterleavingTest::BeginIdleSession(const v1::SessionRow& wanted) {
-  const SessionRef session = BeginSession(wanted);
+  SessionRef session = BeginSession(wanted);
   sessions_.End(session.id);
   clock_.Advance(2 * kLease);
   return session;

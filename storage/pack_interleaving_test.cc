@@ -92,8 +92,8 @@ TEST_F(PackInterleaving, OfPacksThatAreAskedForAtOnceThosePromisedAreNotCondemne
     std::vector<bool> promised;
     AtEveryPlace([&] {
       const SessionRef session = BeginSession();
-      std::vector<Stored> records;
-      for (int i = 0; i < 3; ++i) records.push_back(Unneeded(RandomBytes(kChunk)));
+      const std::vector<Stored> records = {Unneeded(RandomBytes(kChunk)), Unneeded(RandomBytes(kChunk)),
+                                           Unneeded(RandomBytes(kChunk))};
       const std::set<PackId> unwanted = {records[0].written.pack, records[2].written.pack};
       const std::function<void()> promise = [=, this, &promised] { promised = Pin(session, records).value(); };
       const std::function<void()> condemn = [=, this] { Condemn(unwanted); };
