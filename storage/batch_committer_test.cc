@@ -91,6 +91,7 @@ class BatchCommitterTest : public InterleavingTest {
     Batch batch;
     batch.records.push_back(MakeRecord(RecordKind::kChunk, std::span(&piece, 1)));
     batch.index.session = one.session;
+    batch.index.pins = &PinsOf(one.session);
     batch.index.entries.push_back(
         {{false, batch.records[0].digest}, RecordLocation(), kChunk, batch.records[0].fingerprint});
     if (one.cited.has_value())

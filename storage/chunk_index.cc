@@ -1,6 +1,7 @@
 #include "storage/chunk_index.h"
 
 #include <algorithm>
+#include <map>
 #include <set>
 #include <tuple>
 
@@ -28,44 +29,63 @@ absl::Status DropUnusedPack(Transaction& txn, const VersionId& version, const Pa
   return left.empty() ? txn.Delete(keys::VersionPack(version, pack)) : absl::OkStatus();
 }
 
-// The packs, old and new, of records that healed in a transaction. It holds the old one exclusive, so that who pins it
-// is the same for all these records.
-using HealedPacks = std::set<std::pair<PackId, PackId>>;
+// Where the records of a pack are now that were quarantined there, by their ordinal of then, and have been written
+// anew.
+using Healed = std::map<std::uint32_t, RecordPlace>;
 
-// A record whose row was quarantined has been written anew: what relied on the old copy relies on the new one. Whoever
-// has a pin on the old pack may mean this record, so the new pack gets them all; the references move record by record.
-absl::Status Heal(Transaction& txn, HeldPacks& packs, HealedPacks& healed, const v1::ChunkRow& old,
-                  const RecordLocation& fresh) {
-  CKPT_ASSIGN_OR_RETURN(const PackId pack, PackOfRow(old));
-  CKPT_RETURN_IF_ERROR(packs.NoteRowChange(pack));
-  if (healed.emplace(pack, fresh.pack).second) {
-    CKPT_ASSIGN_OR_RETURN(const std::set<SessionId> pinning, PinningSessions(txn, pack));
-    for (const SessionId& session : pinning) CKPT_RETURN_IF_ERROR(PutPins(txn, session, {fresh.pack}));
-  }
+// Moves the references to such records, in all versions, to where these are now. The caller holds the pack's row
+// exclusive.
+absl::Status MoveReferences(Transaction& txn, const PackId& pack, const Healed& healed) {
   std::vector<std::pair<std::string, v1::ReferenceRow>> users;
-  CKPT_RETURN_IF_ERROR(ForEachRow(txn, keys::ReferencesOfPack(pack),
-                                  [&](const std::string& key, const std::string& value) -> absl::Status {
-                                    CKPT_ASSIGN_OR_RETURN(v1::ReferenceRow row, ParseRow<v1::ReferenceRow>(key, value));
-                                    if (HasRecord(row.records(), old.ordinal()))
-                                      users.emplace_back(key, std::move(row));
-                                    return absl::OkStatus();
-                                  }));
+  CKPT_RETURN_IF_ERROR(ForEachRow(
+      txn, keys::ReferencesOfPack(pack), [&](const std::string& key, const std::string& value) -> absl::Status {
+        CKPT_ASSIGN_OR_RETURN(v1::ReferenceRow row, ParseRow<v1::ReferenceRow>(key, value));
+        if (std::any_of(healed.begin(), healed.end(),
+                        [&](const auto& one) { return HasRecord(row.records(), one.first); }))
+          users.emplace_back(key, std::move(row));
+        return absl::OkStatus();
+      }));
   for (auto& [key, row] : users) {
     CKPT_ASSIGN_OR_RETURN(const keys::ReferenceKey user, keys::ParseReference(key));
-    RemoveRecord(*row.mutable_records(), old.ordinal());
+    std::map<PackId, std::vector<std::uint32_t>> moved;
+    for (const auto& [ordinal, place] : healed) {
+      if (!HasRecord(row.records(), ordinal)) continue;
+      RemoveRecord(*row.mutable_records(), ordinal);
+      moved[place.pack].push_back(place.ordinal);
+    }
     if (row.records().empty()) {
       CKPT_RETURN_IF_ERROR(txn.Delete(key));
       CKPT_RETURN_IF_ERROR(DropUnusedPack(txn, user.version, pack));
     } else {
       CKPT_RETURN_IF_ERROR(PutRow(txn, key, row));
     }
-    const std::string fresh_key = keys::Reference(fresh.pack, user.version, user.component);
-    CKPT_ASSIGN_OR_RETURN(auto moved, GetRow<v1::ReferenceRow>(txn, fresh_key, Hold::kExclusive));
-    if (!moved.has_value()) moved.emplace();
-    AddRecord(*moved->mutable_records(), fresh.ordinal);
-    CKPT_RETURN_IF_ERROR(PutRow(txn, fresh_key, *moved));
-    CKPT_RETURN_IF_ERROR(txn.Put(keys::VersionPack(user.version, fresh.pack), ""));
+    for (const auto& [fresh, ordinals] : moved) {
+      const std::string fresh_key = keys::Reference(fresh, user.version, user.component);
+      CKPT_ASSIGN_OR_RETURN(auto there, GetRow<v1::ReferenceRow>(txn, fresh_key, Hold::kExclusive));
+      if (!there.has_value()) there.emplace();
+      for (const std::uint32_t ordinal : ordinals) AddRecord(*there->mutable_records(), ordinal);
+      CKPT_RETURN_IF_ERROR(PutRow(txn, fresh_key, *there));
+      CKPT_RETURN_IF_ERROR(txn.Put(keys::VersionPack(user.version, fresh), ""));
+    }
   }
+  return absl::OkStatus();
+}
+
+// What relied on the old copies of records relies on the new ones: `healed` is by old pack. Whoever has a pin on an old
+// pack may mean such a record, so the new packs of its records get them all.
+absl::Status Heal(Transaction& txn, HeldPacks& packs, const std::map<PackId, Healed>& healed) {
+  if (healed.empty()) return absl::OkStatus();
+  std::set<PackId> old_packs;
+  std::map<PackId, std::set<PackId>> new_packs;  // by old pack
+  for (const auto& [pack, records] : healed) {
+    CKPT_RETURN_IF_ERROR(packs.NoteRowChange(pack));
+    old_packs.insert(pack);
+    for (const auto& [ordinal, place] : records) new_packs[pack].insert(place.pack);
+  }
+  CKPT_ASSIGN_OR_RETURN(const auto pinned, PinnedBySession(txn, old_packs));
+  for (const auto& [session, pins] : pinned)
+    for (const PackId& pack : pins) CKPT_RETURN_IF_ERROR(PutPins(txn, session, new_packs[pack]));
+  for (const auto& [pack, records] : healed) CKPT_RETURN_IF_ERROR(MoveReferences(txn, pack, records));
   return absl::OkStatus();
 }
 
@@ -80,10 +100,11 @@ v1::ChunkRow RowOf(const IndexEntry& entry) {
   return row;
 }
 
-// Indexes one entry. Where its record is then; nullopt for one that was not written and is gone.
-absl::StatusOr<std::optional<RecordPlace>> IndexEntryRow(Transaction& txn, HeldPacks& packs, HealedPacks& healed,
-                                                         const std::string& key, const IndexEntry& entry,
-                                                         std::uint64_t& new_bytes) {
+// Indexes one entry. Where its record is then; nullopt for one that was not written and is gone. One that was written
+// again, because its row was quarantined, is added to `healed`.
+absl::StatusOr<std::optional<RecordPlace>> IndexEntryRow(Transaction& txn, HeldPacks& packs,
+                                                         std::map<PackId, Healed>& healed, const std::string& key,
+                                                         const IndexEntry& entry, std::uint64_t& new_bytes) {
   const Hold hold = entry.written.has_value() ? Hold::kExclusive : Hold::kShared;
   CKPT_ASSIGN_OR_RETURN(const auto row, GetRow<v1::ChunkRow>(txn, key, hold));
   bool usable = false;
@@ -95,10 +116,14 @@ absl::StatusOr<std::optional<RecordPlace>> IndexEntryRow(Transaction& txn, HeldP
     return RecordPlace{winner, row->ordinal()};
   }
   if (!entry.written.has_value()) return std::nullopt;
-  if (row.has_value()) CKPT_RETURN_IF_ERROR(Heal(txn, packs, healed, *row, *entry.written));
+  const RecordPlace place{entry.written->pack, entry.written->ordinal};
+  if (row.has_value()) {
+    CKPT_ASSIGN_OR_RETURN(const PackId old, PackOfRow(*row));
+    healed[old].emplace(row->ordinal(), place);
+  }
   CKPT_RETURN_IF_ERROR(PutRow(txn, key, RowOf(entry)));
   new_bytes += entry.written->stored_length;
-  return RecordPlace{entry.written->pack, entry.written->ordinal};
+  return place;
 }
 
 }  // namespace
@@ -203,6 +228,7 @@ absl::StatusOr<std::vector<IndexResult>> ChunkIndex::Index(std::span<IndexBatch*
   std::vector<Entry> sorted;
   for (std::size_t i = 0; i < batches.size(); ++i) {
     CKPT_CHECK(batches[i]->session.domain == batches[0]->session.domain);
+    CKPT_CHECK(batches[i]->pins != nullptr);
     for (std::size_t j = 0; j < batches[i]->entries.size(); ++j)
       sorted.push_back({RecordKey(batches[i]->session.domain, batches[i]->entries[j].name), i, j});
   }
@@ -215,7 +241,7 @@ absl::StatusOr<std::vector<IndexResult>> ChunkIndex::Index(std::span<IndexBatch*
     results.assign(batches.size(), {});
     pins.assign(batches.size(), {});
     HeldPacks packs(txn);
-    HealedPacks healed;
+    std::map<PackId, Healed> healed;  // by old pack
     for (const IndexBatch* const batch : batches)
       CKPT_RETURN_IF_ERROR(HoldSession(txn, batch->session, Hold::kShared).status());
     for (std::size_t i = 0; i < batches.size(); ++i) {
@@ -237,10 +263,10 @@ absl::StatusOr<std::vector<IndexResult>> ChunkIndex::Index(std::span<IndexBatch*
     }
     if (std::any_of(results.begin(), results.end(), [](const IndexResult& result) { return !result.gone.empty(); }))
       return gone;
+    CKPT_RETURN_IF_ERROR(Heal(txn, packs, healed));
     for (std::size_t i = 0; i < batches.size(); ++i) {
       const SessionRef& session = batches[i]->session;
-      const StreamPins* const known = batches[i]->pins;
-      CKPT_RETURN_IF_ERROR(PutPins(txn, session.id, known == nullptr ? pins[i] : known->NewOf(pins[i])));
+      CKPT_RETURN_IF_ERROR(PutPins(txn, session.id, batches[i]->pins->NewOf(pins[i])));
       batches[i]->progress.set_new_bytes(results[i].new_bytes);
       const std::string key = keys::Progress(session.id, session.rank, session.fence, batches[i]->number);
       CKPT_RETURN_IF_ERROR(PutRow(txn, key, batches[i]->progress));
@@ -251,8 +277,7 @@ absl::StatusOr<std::vector<IndexResult>> ChunkIndex::Index(std::span<IndexBatch*
     for (IndexResult& result : results) result.new_bytes = 0;  // undone
   } else {
     CKPT_RETURN_IF_ERROR(status);
-    for (std::size_t i = 0; i < batches.size(); ++i)
-      if (batches[i]->pins != nullptr) batches[i]->pins->Add(pins[i]);
+    for (std::size_t i = 0; i < batches.size(); ++i) batches[i]->pins->Add(pins[i]);
   }
   return results;
 }

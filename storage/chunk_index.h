@@ -61,7 +61,7 @@ struct IndexBatch {
   std::vector<IndexEntry> entries;
   v1::ProgressRow progress;    // new_bytes is filled in
   std::uint64_t number = 0;    // of the batch in its stream
-  StreamPins* pins = nullptr;  // of the stream; null: all that the batch relies on is pinned, also once more
+  StreamPins* pins = nullptr;  // of the stream
 };
 
 struct IndexResult {

@@ -8,7 +8,6 @@
 #include "absl/strings/str_cat.h"
 #include "base/random.h"
 #include "base/status.h"
-#include "storage/pin_table.h"
 
 namespace ckpt::storage {
 namespace {
@@ -26,10 +25,13 @@ void InterleavingTest::AtEveryPlace(const std::function<Works()>& arrange) {
     works.check(outcome.passed);
     paused = outcome.paused;
     ASSERT_TRUE(paused || n > 1) << "the first work has no transaction";
-    // Sealed, so that nothing of here is in a pack of the next place.
-    for (const PackId& pack : borrowed_) store_->packs().Release(pack, false);
-    borrowed_.clear();
+    SealPacks();  // so that nothing of here is in a pack of the next place
   }
+}
+
+void InterleavingTest::SealPacks() {
+  for (const PackId& pack : borrowed_) store_->packs().Release(pack, false);
+  borrowed_.clear();
 }
 
 std::string InterleavingTest::RandomBytesOfAChunk() { return RandomBytes(kChunk); }
@@ -62,15 +64,29 @@ absl::Status InterleavingTest::Index(const SessionRef& session, const Stored& re
   return IndexTogether({{session, record}});
 }
 
+StreamPins& InterleavingTest::PinsOf(const SessionRef& session) {
+  const MutexLock lock(mutex_);
+  return pins_[{session.id, session.fence}];
+}
+
+IndexBatch InterleavingTest::BatchOf(const SessionRef& session, const Stored* written,
+                                     const std::vector<Stored>& cited) {
+  IndexBatch batch;
+  batch.session = session;
+  batch.pins = &PinsOf(session);
+  batch.number = ++batch_number;
+  if (written != nullptr) {
+    batch.written = &written->written;
+    batch.entries.push_back({written->name, written->written.locations[0], kChunk, written->fingerprint});
+  }
+  for (const Stored& record : cited) batch.entries.push_back({record.name, std::nullopt, kChunk, record.fingerprint});
+  return batch;
+}
+
 absl::Status InterleavingTest::IndexTogether(const std::vector<std::pair<SessionRef, Stored>>& records) {
   std::vector<IndexBatch> batches;
-  for (const auto& [session, record] : records) {
-    IndexBatch& batch = batches.emplace_back();
-    batch.session = session;
-    batch.written = &record.written;
-    batch.entries.push_back({record.name, record.written.locations[0], kChunk, record.fingerprint});
-    batch.number = ++batch_number;
-  }
+  batches.reserve(records.size());
+  for (const auto& [session, record] : records) batches.push_back(BatchOf(session, &record));
   std::vector<IndexBatch*> together;
   together.reserve(batches.size());
   for (IndexBatch& batch : batches) together.push_back(&batch);
@@ -78,11 +94,7 @@ absl::Status InterleavingTest::IndexTogether(const std::vector<std::pair<Session
 }
 
 absl::Status InterleavingTest::Cite(const SessionRef& session, const Stored& record) {
-  IndexBatch batch;
-  batch.session = session;
-  batch.entries.push_back({record.name, std::nullopt, kChunk, record.fingerprint});
-  batch.number = ++batch_number;
-  CKPT_ASSIGN_OR_RETURN(const IndexResult result, chunks_.Index(batch));
+  CKPT_ASSIGN_OR_RETURN(const IndexResult result, chunks_.Index(BatchOf(session, nullptr, {record})));
   return result.gone.empty() ? absl::OkStatus() : absl::NotFoundError("gone");
 }
 
@@ -95,8 +107,7 @@ absl::StatusOr<std::vector<bool>> InterleavingTest::Pin(const SessionRef& sessio
   std::vector<RecordName> names;
   names.reserve(records.size());
   for (const Stored& record : records) names.push_back(record.name);
-  StreamPins pins;
-  CKPT_ASSIGN_OR_RETURN(const auto promises, chunks_.Pin(session, names, pins));
+  CKPT_ASSIGN_OR_RETURN(const auto promises, chunks_.Pin(session, names, PinsOf(session)));
   std::vector<bool> promised;
   promised.reserve(promises.size());
   for (const auto& promise : promises) promised.push_back(promise.has_value());
@@ -121,10 +132,12 @@ void InterleavingTest::Condemn(const std::set<PackId>& packs) {
       CKPT_ASSIGN_OR_RETURN(const auto row, GetRow<v1::PackRow>(txn, keys::Pack(pack), Hold::kExclusive));
       rows.emplace(pack, *row);
     }
+    CKPT_ASSIGN_OR_RETURN(const auto by_session, PinnedBySession(txn, packs));
+    std::set<PackId> pinned;
+    for (const auto& [session, pins] : by_session) pinned.insert(pins.begin(), pins.end());
     for (auto& [pack, row] : rows) {
       CKPT_ASSIGN_OR_RETURN(const auto references, txn.Scan(keys::ReferencesOfPack(pack), "", 1));
-      CKPT_ASSIGN_OR_RETURN(const auto pinning, PinningSessions(txn, pack));
-      if (row.state() != v1::PackRow::LIVE || !pinning.empty() || !references.empty()) continue;
+      if (row.state() != v1::PackRow::LIVE || pinned.contains(pack) || !references.empty()) continue;
       row.set_state(v1::PackRow::CONDEMNED);
       CKPT_RETURN_IF_ERROR(PutRow(txn, keys::Pack(pack), row));
     }

@@ -2,18 +2,24 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "base/mutex.h"
 #include "storage/interleaving_engine_fixture.h"
+#include "storage/pin_table.h"
 #include "storage/store_fixture.h"
 
 namespace ckpt::storage {
 
 class InterleavingTest : public StoreTest {
  protected:
+  ~InterleavingTest() override { SealPacks(); }
+
   // Two works, and what must be true when both have ended. Their results are members of the test.
   struct Works {
     std::function<void()> first;
@@ -41,7 +47,11 @@ class InterleavingTest : public StoreTest {
   SessionRef BeginIdleSession() { return BeginIdleSession(Wanted()); }
   static v1::SessionRow Wanted();
 
-  // A batch of one record: written; or of one that was there, which is cited.
+  // What the session's stream has pinned.
+  StreamPins& PinsOf(const SessionRef& session);
+
+  // A batch of a record that was written, unless it is null, and of others that were there, which it cites.
+  IndexBatch BatchOf(const SessionRef& session, const Stored* written, const std::vector<Stored>& cited = {});
   absl::Status Index(const SessionRef& session, const Stored& record);
   // Batches of one written record each.
   absl::Status IndexTogether(const std::vector<std::pair<SessionRef, Stored>>& records);
@@ -75,6 +85,10 @@ class InterleavingTest : public StoreTest {
 
  private:
   static std::string RandomBytesOfAChunk();
+  void SealPacks();
+
+  Mutex mutex_;
+  std::map<std::pair<SessionId, std::uint64_t>, StreamPins> pins_ CKPT_GUARDED_BY(mutex_);  // by session and fence
 
   std::vector<PackId> borrowed_;
 };

@@ -68,17 +68,19 @@ absl::StatusOr<std::set<PackId>> PinnedPacks(Transaction& txn, const SessionId& 
   return std::move(pins.packs);
 }
 
-absl::StatusOr<std::set<SessionId>> PinningSessions(Transaction& txn, const PackId& pack) {
-  std::set<SessionId> sessions;
+absl::StatusOr<std::map<SessionId, std::set<PackId>>> PinnedBySession(Transaction& txn, const std::set<PackId>& packs) {
+  std::map<SessionId, std::set<PackId>> pinned;
   CKPT_RETURN_IF_ERROR(
       ForEachRow(txn, keys::AllPins(), [&](const std::string& key, const std::string& value) -> absl::Status {
         CKPT_ASSIGN_OR_RETURN(const SessionId session, keys::PinningSessionOf(key));
         CKPT_ASSIGN_OR_RETURN(const std::string list, PackList(key, value));
-        for (std::size_t i = 0; i < list.size() / PackId::kSize; ++i)
-          if (PackId::At(list, i) == pack) sessions.insert(session);
+        for (std::size_t i = 0; i < list.size() / PackId::kSize; ++i) {
+          const PackId pack = PackId::At(list, i);
+          if (packs.contains(pack)) pinned[session].insert(pack);
+        }
         return absl::OkStatus();
       }));
-  return sessions;
+  return pinned;
 }
 
 absl::Status DropPins(Transaction& txn, const SessionId& session) {

@@ -1,6 +1,7 @@
-// Pins: the packs that open sessions rely on. A row has those of one have or batch.
+// Pins: the packs that open sessions rely on. A row has those that a have or a batch adds to its stream's.
 #pragma once
 
+#include <map>
 #include <set>
 
 #include "absl/status/status.h"
@@ -33,8 +34,9 @@ absl::Status PutPins(Transaction& txn, const SessionId& session, const std::set<
 // The packs that the session pins. What is decided on them holds only for those whose rows are held.
 absl::StatusOr<std::set<PackId>> PinnedPacks(Transaction& txn, const SessionId& session);
 
-// The sessions that pin the pack. The caller holds its row exclusive. Reads the pins of all open sessions.
-absl::StatusOr<std::set<SessionId>> PinningSessions(Transaction& txn, const PackId& pack);
+// The sessions that pin any of the packs, and which. The caller holds their rows exclusive. Reads the pins of all open
+// sessions.
+absl::StatusOr<std::map<SessionId, std::set<PackId>>> PinnedBySession(Transaction& txn, const std::set<PackId>& packs);
 
 // Deletes the session's pins, in the transaction that ends it: the caller holds its row exclusive. Holds the packs that
 // it pins shared.

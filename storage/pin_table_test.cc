@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -22,6 +23,7 @@ namespace {
 
 using testing::ElementsAre;
 using testing::IsEmpty;
+using testing::Pair;
 using testing::UnorderedElementsAre;
 
 PackId RandomPack() { return *PackId::From(RandomBytes(PackId::kSize)); }
@@ -73,15 +75,15 @@ class PinTable : public testing::Test {
   std::set<PackId> Packs(const SessionId& session) {
     return Read<std::set<PackId>>([&](Transaction& txn) { return PinnedPacks(txn, session); });
   }
-  std::set<SessionId> Sessions(const PackId& pack) {
-    return Read<std::set<SessionId>>([&](Transaction& txn) { return PinningSessions(txn, pack); });
+  std::map<SessionId, std::set<PackId>> Pinned(const std::set<PackId>& packs) {
+    return Read<std::map<SessionId, std::set<PackId>>>([&](Transaction& txn) { return PinnedBySession(txn, packs); });
   }
   // As healing does: the pins of the old pack, held exclusive, go to the new one.
   void Move(const PackId& from, const PackId& to) {
     Transact([&](Transaction& txn) -> absl::Status {
       CKPT_RETURN_IF_ERROR(txn.Get(keys::Pack(from), Hold::kExclusive).status());
-      CKPT_ASSIGN_OR_RETURN(const auto sessions, PinningSessions(txn, from));
-      for (const SessionId& session : sessions) CKPT_RETURN_IF_ERROR(PutPins(txn, session, {to}));
+      CKPT_ASSIGN_OR_RETURN(const auto pinned, PinnedBySession(txn, {from}));
+      for (const auto& [session, packs] : pinned) CKPT_RETURN_IF_ERROR(PutPins(txn, session, {to}));
       return absl::OkStatus();
     });
   }
@@ -98,10 +100,11 @@ TEST_F(PinTable, OfPacksInOneRowEachIsPinned) {
   Pin(session, {packs[1], packs[2]});
   Pin(other, {packs[2]});
   EXPECT_THAT(Packs(session), UnorderedElementsAre(packs[0], packs[1], packs[2]));
-  EXPECT_THAT(Sessions(packs[0]), ElementsAre(session));
-  EXPECT_THAT(Sessions(packs[1]), ElementsAre(session));
-  EXPECT_THAT(Sessions(packs[2]), UnorderedElementsAre(session, other));
-  EXPECT_THAT(Sessions(packs[3]), IsEmpty());
+  EXPECT_THAT(Pinned({packs[0], packs[3]}), ElementsAre(Pair(session, ElementsAre(packs[0]))));
+  EXPECT_THAT(Pinned({packs[1], packs[2]}),
+              UnorderedElementsAre(Pair(session, UnorderedElementsAre(packs[1], packs[2])),
+                                   Pair(other, ElementsAre(packs[2]))));
+  EXPECT_THAT(Pinned({packs[3]}), IsEmpty());
 }
 
 TEST_F(PinTable, PinsOfManyPagesAreAllFoundAndAllDropped) {
@@ -118,8 +121,7 @@ TEST_F(PinTable, PinsOfManyPagesAreAllFoundAndAllDropped) {
   const PackId last = RandomPack();
   Pin(other, {last});
   EXPECT_EQ(Packs(session), all);
-  EXPECT_THAT(Sessions(*all.begin()), ElementsAre(session));
-  EXPECT_THAT(Sessions(*all.rbegin()), ElementsAre(session));
+  EXPECT_THAT(Pinned(all), ElementsAre(Pair(session, all)));
   Transact([&](Transaction& txn) { return DropPins(txn, session); });
   EXPECT_THAT(Packs(session), IsEmpty());
   EXPECT_THAT(Packs(other), ElementsAre(last));

@@ -7,7 +7,9 @@
 #include "base/random.h"
 #include "storage/checkpoint_reads.h"
 #include "storage/pack_record.h"
+#include "storage/pin_table.h"
 #include "storage/record_bitmap.h"
+#include "storage/rocksdb_engine.h"
 #include "storage/store_fixture.h"
 
 namespace ckpt::storage {
@@ -274,6 +276,42 @@ TEST_F(Protocol, RecordsOfAPackThatHealTogetherTakeItsPinsAlong) {
   ExpectReferences({1, 1}, "m", {Data('a'), Data('b')});
 }
 
+TEST_F(Protocol, ReferencesOfAllVersionsFollowRecordsThatHealTogether) {
+  ASSERT_THAT(Save(BeginOf("r", 1), {{"m.a", Data('a')}, {"m.b", Data('b')}, {"m.c", Data('c')}}).status(), IsOk());
+  CloseStore();
+  OpenStore();  // and what is saved now goes into another pack
+  ASSERT_THAT(Save(BeginOf("r", 2), {{"m.b", Data('b')}, {"m.d", Data('d')}}).status(), IsOk());
+  ASSERT_NE(PackIdOf(ChunkRowOf(Data('a'))), PackIdOf(ChunkRowOf(Data('d'))));
+  for (const char chunk : {'a', 'b', 'd'}) Quarantine(Data(chunk));
+  CloseStore();
+  OpenStore();
+  ASSERT_THAT(Save(BeginOf("r", 3), {{"m.a", Data('a')}, {"m.b", Data('b')}, {"m.d", Data('d')}}).status(), IsOk());
+  ExpectReferences({1, 1}, "m", {Data('a'), Data('b'), Data('c')});
+  ExpectReferences({1, 2}, "m", {Data('b'), Data('d')});
+  ExpectReferences({1, 3}, "m", {Data('a'), Data('b'), Data('d')});
+  EXPECT_EQ(Restore("r@1").value()["m.b"], Data('b'));
+  EXPECT_EQ(Restore("r@2").value()["m.d"], Data('d'));
+}
+
+// As a save that was open when pins were other rows.
+TEST_F(Protocol, ASaveWhosePinsAreGoneIsToldSo) {
+  const v1::SaveBegin begin = BeginOf("r", 1, RandomBytes(16));
+  auto save = Begin(begin);
+  ASSERT_THAT(SendTensors(*save, {{"m.a", Data('a')}}), IsOk());
+  Settle(*save);
+  const SessionId session = SessionOf(*save);
+  save.reset();
+  CKPT_CHECK_OK(store_->engine().Transact(KvEngine::Durability::kSync,
+                                          [&](Transaction& txn) { return DropPins(txn, session); }));
+  CloseStore();
+  OpenStore();  // else the manifest's pack is the chunk's
+  save = Begin(begin);
+  ASSERT_THAT(Cite(*save, "m.a", Data('a')), IsOk());
+  ASSERT_THAT(SendTree(*save, {{"m.a", Data('a')}}), IsOk());
+  EXPECT_THAT(save->Commit(kNoMetrics).status(), HasReason("CHUNK_MISSING"));
+  ASSERT_THAT(Save(BeginOf("r", 1), {{"m.a", Data('a')}}).status(), IsOk());
+}
+
 TEST_F(Protocol, AVersionThatHealsAwayFromAPackIsNotListedForIt) {
   ASSERT_THAT(Save(BeginOf("r", 1), {{"m.a", Data('a')}}).status(), IsOk());
   const PackId old = PackIdOf(ChunkRowOf(Data('a')));
@@ -498,12 +536,17 @@ TEST_F(Protocol, CommitMarkersAreWrittenAndMissingOnesAtStartUp) {
   ASSERT_THAT(Save(BeginOf("r", 1), {{"m.a", Data('a')}}).status(), IsOk());
   ASSERT_THAT(store_->versions().WriteMarkers(), IsOk());
   EXPECT_THAT(Rows(keys::PendingMarkers()), IsEmpty());
+  CloseStore();
   v1::CommitFact fact;
   fact.set_domain("default");
   fact.set_run_id(1);
   fact.set_sequence(1);
-  Put(keys::PendingMarker({1, 1}), fact);
-  CloseStore();
+  // While no thread of the store is there that would write the marker at once.
+  CKPT_CHECK_OK(RocksDbEngine::Open(options_.dir / "catalog", {})
+                    .value()
+                    ->Transact(KvEngine::Durability::kSync, [&](Transaction& txn) {
+                      return PutRow(txn, keys::PendingMarker({1, 1}), fact);
+                    }));
   OpenStore();
   EXPECT_THAT(Rows(keys::PendingMarkers()), IsEmpty());
   EXPECT_THAT(Rows(keys::PacksOfVersion({1, 1})), SizeIs(2)) << "the second marker lies in a new pack";

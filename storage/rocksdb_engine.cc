@@ -260,9 +260,9 @@ class RocksDbTransaction final : public Transaction {
     std::vector<std::optional<std::string>> out(keys.size());
     const auto read = [&](auto& from, std::size_t part) {
       const std::size_t first = part * kKeysOfPart;
-      statuses[part] = ReadPart(from, hold != Hold::kNone || parts == 1,
-                                std::span(slices).subspan(first, std::min(kKeysOfPart, keys.size() - first)),
-                                std::span(order).subspan(first), out);
+      statuses[part] =
+          ReadPart(from, parts == 1, std::span(slices).subspan(first, std::min(kKeysOfPart, keys.size() - first)),
+                   std::span(order).subspan(first), out);
     };
     static std::counting_semaphore<> threaded_reads(kThreadedReads);
     if (wrote_ || keys.size() < 2 * kKeysOfPart || !threaded_reads.try_acquire()) {

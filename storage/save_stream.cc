@@ -116,7 +116,6 @@ SaveStream::SaveStream(Store& store, std::uint32_t chunk_size, BegunSession begu
       progress_(std::move(begun.progress)),
       tensors_(chunk_size, in_parts_ ? TensorIntake::Take::kBoxes : TensorIntake::Take::kWhole),
       manifest_(chunk_size, RecordSink()) {
-  store_.CountSaveStream(1);
   for (const v1::ProgressRow& row : progress_) {
     earlier_new_bytes_ += row.new_bytes();
     acked_earlier_ += static_cast<std::uint64_t>(row.chunks_size());
@@ -130,6 +129,7 @@ SaveStream::SaveStream(Store& store, std::uint32_t chunk_size, BegunSession begu
   if (!again_)
     writer_ = std::make_unique<BatchWriter>(store.committer(), store.chunks(), store.reserve(), session_, pins_,
                                             [this](const std::vector<BatchItem>& items) { OnDurable(items); });
+  store_.CountSaveStream(1);  // last: where there was no thread to be had, no destructor takes it back
 }
 
 SaveStream::~SaveStream() {

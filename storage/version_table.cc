@@ -22,9 +22,10 @@ using PackComponent = std::pair<PackId, std::uint32_t>;
 
 absl::Status MissingRecord(const Draft& draft, const UsedRecord& record) {
   const std::string& component = draft.components[record.component];
-  return MakeError(absl::StatusCode::kFailedPrecondition, "CHUNK_MISSING",
-                   absl::StrCat("chunk ", record.name.digest.ToHex(), component.empty() ? "" : " of component ",
-                                component, " was found damaged since the save relied on it; send it again"));
+  return MakeError(
+      absl::StatusCode::kFailedPrecondition, "CHUNK_MISSING",
+      absl::StrCat("chunk ", record.name.digest.ToHex(), component.empty() ? "" : " of component ", component,
+                   " was found damaged, or given up, since the save relied on it; send it again"));
 }
 
 // True if the record's row must still say what the stream was told: then it need not be read.
@@ -61,7 +62,10 @@ absl::StatusOr<std::map<PackComponent, std::string>> CollectReferences(Transacti
       if (!row.has_value() || row->quarantined()) return MissingRecord(draft, *page[i]);
       CKPT_ASSIGN_OR_RETURN(const PackId pack, PackOfRow(*row));
       const v1::PackRow* const held = packs.Held(pack);
-      if (held == nullptr) return Conflict();  // it moved to a pack pinned since
+      if (held == nullptr) {  // it moved to a pack pinned since; or nothing keeps it for the session
+        CKPT_ASSIGN_OR_RETURN(const std::set<PackId> now, PinnedPacks(txn, session.id));
+        return now.contains(pack) ? Conflict() : MissingRecord(draft, *page[i]);
+      }
       if (!IsUsable(*held)) return MissingRecord(draft, *page[i]);
       AddRecord(references[{pack, page[i]->component}], row->ordinal());
     }

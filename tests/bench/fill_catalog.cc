@@ -106,6 +106,8 @@ class Filler {
     }
     batch.written = &written;
     batch.number = next_batch_++;
+    storage::StreamPins pins;
+    batch.pins = &pins;
     draft.fact = {pack, written.end, static_cast<std::uint32_t>(count), 0};
     MakeFile(pack, session.domain, written.end);
     CKPT_ASSIGN_OR_RETURN(const storage::IndexResult indexed, chunks_.Index(batch));

@@ -1,0 +1,89 @@
+#include "storage/chunk_index.h"
+
+#include "storage/interleaving_fixture.h"
+
+namespace ckpt::storage {
+namespace {
+
+using testing::ElementsAre;
+using testing::IsEmpty;
+using testing::UnorderedElementsAre;
+
+// An engine whose next transaction is undone and run again.
+class ConflictsOnce final : public KvEngine {
+ public:
+  explicit ConflictsOnce(KvEngine& engine) : engine_(engine) {}
+
+  absl::Status Transact(Durability durability, const std::function<absl::Status(Transaction&)>& body) override {
+    return engine_.Transact(durability, [&](Transaction& txn) {
+      absl::Status status = body(txn);
+      return std::exchange(conflicts_, false) && status.ok() ? Conflict() : status;
+    });
+  }
+
+ private:
+  KvEngine& engine_;
+  bool conflicts_ = true;
+};
+
+class ChunkIndexTest : public InterleavingTest {
+ protected:
+  IndexResult IndexIn(ChunkIndex& index, const IndexBatch& batch) { return index.Index(batch).value(); }
+
+  // How many packs the session's pins name, each as often as it is named.
+  std::size_t PinCount(const SessionRef& session) {
+    std::size_t count = 0;
+    for (const auto& [key, value] : Rows(keys::PinsOfSession(session.id)))
+      count += ParseRow<v1::PinsRow>(key, value)->packs().size() / PackId::kSize;
+    return count;
+  }
+};
+
+TEST_F(ChunkIndexTest, ABatchPinsWhatItsStreamHasNotPinned) {
+  const SessionRef session = BeginSession();
+  const Stored a = Store();
+  const Stored b = Store();
+  ASSERT_THAT(Index(session, a), IsOk());
+  EXPECT_THAT(IndexIn(chunks_, BatchOf(session, &b, {a})).gone, IsEmpty());
+  ASSERT_THAT(Cite(session, b), IsOk());
+  EXPECT_THAT(Pin(session, {a, b}).value(), ElementsAre(true, true));
+  EXPECT_THAT(Pins(session.id), UnorderedElementsAre(a.written.pack, b.written.pack));
+  EXPECT_EQ(PinCount(session), 2U) << "each once";
+}
+
+TEST_F(ChunkIndexTest, AnotherStreamOfTheSessionPinsForItself) {
+  const v1::SessionRow wanted = Wanted();
+  const SessionRef first = BeginSession(wanted);
+  const Stored record = Store();
+  ASSERT_THAT(Index(first, record), IsOk());
+  const SessionRef second = BeginSession(wanted);
+  ASSERT_EQ(second.id, first.id);
+  ASSERT_THAT(Pin(second, record).value(), true);
+  EXPECT_TRUE(Pinned(second, record.written.pack));
+}
+
+TEST_F(ChunkIndexTest, WhatABatchWouldHavePinnedIsNotTakenForPinned) {
+  const SessionRef session = BeginSession();
+  const Stored record = Store();
+  EXPECT_THAT(IndexIn(chunks_, BatchOf(session, &record, {Store()})).gone, testing::SizeIs(1));
+  EXPECT_FALSE(Pinned(session, record.written.pack));
+  ASSERT_THAT(Index(session, record), IsOk());
+  EXPECT_TRUE(Pinned(session, record.written.pack));
+}
+
+TEST_F(ChunkIndexTest, WhatWasUndoneAndRunAgainIsPinned) {
+  const SessionRef session = BeginSession();
+  const Stored record = Store();
+  ConflictsOnce engine(engine_);
+  ChunkIndex index(engine);
+  EXPECT_THAT(IndexIn(index, BatchOf(session, &record)).gone, IsEmpty());
+  EXPECT_TRUE(Pinned(session, record.written.pack));
+
+  const SessionRef other = BeginSession();
+  ConflictsOnce again(engine_);
+  EXPECT_TRUE(ChunkIndex(again).Pin(other, {record.name}, PinsOf(other)).value()[0].has_value());
+  EXPECT_TRUE(Pinned(other, record.written.pack));
+}
+
+}  // namespace
+}  // namespace ckpt::storage
