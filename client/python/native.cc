@@ -353,6 +353,8 @@ class Restore {
     restore_->Pause();
   }
 
+  [[nodiscard]] std::uint64_t fetched_bytes() const { return restore_->fetched_bytes(); }
+
   // Reads tensor i to address buffers[i]; 0 leaves it out.
   void ReadInto(const std::vector<std::uintptr_t>& buffers) {
     std::vector<void*> pointers;
@@ -514,6 +516,7 @@ NB_MODULE(_native, m) {
       .def("boxes", &Restore::Boxes)
       .def("pause", &Restore::Pause)
       .def("read_into", &Restore::ReadInto, nb::arg("buffers"))
+      .def("fetched_bytes", &Restore::fetched_bytes)
       .def("read_slices", &Restore::ReadSlices, nb::arg("slices"));
 
   nb::class_<Client>(m, "Client")

@@ -4,6 +4,8 @@ import ckptd
 import numpy as np
 import pytest
 import torch
+from ckptd import _restore_into
+from ckptd._decode import StoredTensor
 from same_state import assert_same
 from torch import nn
 
@@ -40,6 +42,38 @@ def test_layouts_that_differ_are_copied(client):
         assert torch.equal(live[name], state[name]), name
     assert torch.equal(live["t"][0], tied) and torch.equal(live["t"][1], tied)
     assert (live["array"] == state["array"]).all() and (live["big"] == state["big"]).all()
+
+
+def test_what_is_read_aside_takes_little_memory(client, monkeypatch):
+    saved = {f"{i}": torch.randn(500, 600) for i in range(10)} | {"array": np.random.rand(300, 500), "big": torch.randn(1000, 1000)}
+    saved |= {"view": saved["big"][:, 10:20], "direct": torch.randn(400, 500)}
+    client.save("aside", saved, epoch=1)
+    live = {name: np.zeros(value.shape, order="F") if name == "array" else torch.zeros(value.T.shape).T for name, value in saved.items()}
+    live["direct"] = torch.zeros(400, 500)
+    limit = 4_000_000
+    monkeypatch.setattr(_restore_into, "ASIDE_BYTES", limit)
+    sizes = []
+
+    class Watched:
+        def __init__(self, restore):
+            self.restore = restore
+
+        def __getattr__(self, name):
+            return getattr(self.restore, name)
+
+        def read_into(self, addresses):
+            sizes.append(sum(size for size, address in zip(stored, addresses, strict=True) if address))
+            self.restore.read_into(addresses)
+
+    for round_trip in range(2):
+        restore = client._connection().open_restore("aside@1", [], [], compare=True)
+        stored = [StoredTensor(*fields).size_bytes for fields in restore.tensors()]
+        sizes.clear()
+        _restore_into.restore_into(Watched(restore), live, [])
+        assert len(sizes) > 4 and all(size <= limit for size in sizes), sizes
+        for name, value in saved.items():
+            assert (live[name] == value).all(), name
+        assert (restore.fetched_bytes() == 0) == bool(round_trip), "what is right already is not sent"
 
 
 def test_all_differences_are_listed_and_nothing_is_written(client):

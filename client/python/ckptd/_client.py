@@ -262,7 +262,8 @@ class Client:
         """Restores a checkpoint into the tensors and arrays of ``state``, which keep their places and devices.
 
         Leaves of other types stay as they are. Bytes go straight to where they are wanted, if that is memory of the CPU
-        with the layout that was saved.
+        with the layout that was saved; other tensors are read aside, 128 MiB or one tensor at a time, and copied. What
+        holds the right bytes already is not fetched.
 
         Args:
             reference: see ``restore``.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import itertools
+import mmap
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -15,6 +17,10 @@ from ckptd._errors import Error, InvalidState
 
 if TYPE_CHECKING:
     import torch
+
+# A tensor that cannot be read to where it is wanted is read aside and copied: so many bytes, or one tensor, at a time.
+ASIDE_BYTES = 128 << 20
+_ALIGNMENT = 64
 
 Path = tuple[Any, ...]  # the keys, indices and "@name"s from the root
 
@@ -41,11 +47,10 @@ def restore_into(restore: _native.Restore, state: Any, components: list[str]) ->
     for leaf in leaves:
         plan.add(leaf)
     try:
-        restore.read_into(plan.addresses)
+        plan.run(restore)
     except Error as error:
         error.args = (f"{error.args[0]}; the state is torn: part of it has been restored", *error.args[1:])
         raise
-    plan.finish()
 
 
 def _match(restore: _native.Restore, tensors: list[StoredTensor], state: Any, components: list[str]) -> list[_Leaf]:
@@ -188,24 +193,29 @@ def _live_tensors(state: Any, components: list[str]) -> Iterator[tuple[Path, Any
         stack += [((*path, key), member) for key, member in reversed(members)]
 
 
+class _Place(NamedTuple):
+    """Memory for a stored tensor's bytes."""
+
+    memory: Any  # a torch.UntypedStorage, a numpy.ndarray or an mmap
+    offset: int  # of the first byte
+    address: int  # of that byte; 0 when there are none
+
+
 class _Plan:
-    """Where each stored tensor's bytes go, and what is to be copied from there afterwards."""
+    """Where each stored tensor's bytes go, and what is copied from there."""
 
     def __init__(self, tensors: list[StoredTensor]) -> None:
         self.tensors = tensors
-        self.addresses = [0] * len(tensors)
-        self.places: dict[int, tuple[Any, int]] = {}  # by number of what has bytes: memory, offset in bytes
-        self.copies: list[_Leaf] = []
+        self.direct: dict[int, _Place] = {}  # by number of the tensor that has the bytes
+        self.copies: dict[int, list[_Leaf]] = {}  # the same; if it is not direct it is read aside first
         self.written: list[torch.Tensor] = []
 
     def add(self, leaf: _Leaf) -> None:
         base = leaf.number if leaf.stored.view_of is None else leaf.stored.view_of
-        if base not in self.places:
-            if leaf.stored.view_of is None and self.is_direct(leaf):
-                self.place_direct(leaf)
-                return
-            self.place_aside(base, leaf)
-        self.copies.append(leaf)
+        if base in self.direct or base in self.copies or leaf.stored.view_of is not None or not self.is_direct(leaf):
+            self.copies.setdefault(base, []).append(leaf)
+        else:
+            self.place_direct(leaf)
 
     def is_direct(self, leaf: _Leaf) -> bool:
         """Whether the bytes can be read to where they are wanted."""
@@ -221,49 +231,93 @@ class _Plan:
     def place_direct(self, leaf: _Leaf) -> None:
         live = leaf.live
         if leaf.type_name:
-            self.addresses[leaf.number] = live.ctypes.data if live.size else 0
-            self.places[leaf.number] = (live, 0)
+            address = live.ctypes.data if live.size else 0
+            self.direct[leaf.number] = _Place(live, 0, address)
             return
-        self.addresses[leaf.number] = live.data_ptr()
-        self.places[leaf.number] = (live.untyped_storage(), live.storage_offset() * live.element_size())
+        offset = live.storage_offset() * live.element_size()
+        self.direct[leaf.number] = _Place(live.untyped_storage(), offset, live.data_ptr())
         self.written.append(live)
 
-    def place_aside(self, base: int, leaf: _Leaf) -> None:
-        size = self.tensors[base].size_bytes
-        if leaf.type_name:
-            import numpy
-
-            memory: Any = numpy.empty(size, numpy.uint8)
-            self.addresses[base] = memory.ctypes.data if size else 0
-        else:
-            import torch
-
-            memory = torch.UntypedStorage(size)  # type: ignore[no-untyped-call]
-            self.addresses[base] = memory.data_ptr()
-        self.places[base] = (memory, 0)
-
-    def finish(self) -> None:
-        for leaf in self.copies:
-            base = leaf.number if leaf.stored.view_of is None else leaf.stored.view_of
-            memory, offset = self.places[base]
-            if leaf.type_name:
-                import numpy
-
-                raw = memory.reshape(-1, order="A").view(numpy.uint8)
-                order: Literal["F", "C"] = "F" if leaf.stored.strides else "C"
-                leaf.live[...] = numpy.ndarray(leaf.live.shape, leaf.live.dtype, raw, order=order)
-            else:
-                self.copy(leaf, memory, offset + leaf.stored.view_offset_bytes)
+    def run(self, restore: _native.Restore) -> None:
+        self.read(restore, self.direct)
+        waves = list(self.waves())
+        if waves:
+            memory = mmap.mmap(-1, max(1, *(sum(map(self.size_aside, wave)) for wave in waves)))  # used by all of them
+            for wave in waves:
+                self.read(restore, self.place_aside(wave, memory))
         if self.written:
             import torch
 
             torch.autograd.graph.increment_version(self.written)  # who had saved them for backward is told
 
-    def copy(self, leaf: _Leaf, memory: torch.UntypedStorage, offset: int) -> None:
-        import torch
+    def waves(self) -> Iterator[list[int]]:
+        """What is read aside, so much at a time that it takes little memory."""
+        wave: list[int] = []
+        size = 0
+        for base in self.copies:
+            if base in self.direct:
+                continue
+            if wave and size + self.size_aside(base) > ASIDE_BYTES:
+                yield wave
+                wave, size = [], 0
+            wave.append(base)
+            size += self.size_aside(base)
+        if wave:
+            yield wave
 
-        source = torch.empty(0, dtype=leaf.live.dtype, device="cpu")
-        strides = leaf.stored.strides or _kinds.row_major(leaf.stored.shape)
-        source.set_(memory, offset // source.element_size(), leaf.stored.shape, strides)
-        with torch.no_grad():
-            leaf.live.copy_(source)
+    def size_aside(self, base: int) -> int:
+        return -(-self.tensors[base].size_bytes // _ALIGNMENT) * _ALIGNMENT
+
+    def place_aside(self, bases: list[int], memory: mmap.mmap) -> dict[int, _Place]:
+        """Places in the memory, which get what is live now: what is right there is not read."""
+        begin = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        places = {}
+        offset = 0
+        for base in bases:
+            place = _Place(memory, offset, begin + offset if self.tensors[base].size_bytes else 0)
+            offset += self.size_aside(base)
+            for leaf in self.copies[base]:
+                _copy(_show(leaf, place), leaf.live)
+            places[base] = place
+        return places
+
+    def read(self, restore: _native.Restore, places: dict[int, _Place]) -> None:
+        """Reads what belongs there, and copies it to where else it is wanted."""
+        addresses = [0] * len(self.tensors)
+        for base, place in places.items():
+            addresses[base] = place.address
+        if any(addresses):
+            restore.read_into(addresses)
+        for base, place in places.items():
+            for leaf in self.copies.get(base, ()):
+                _copy(leaf.live, _show(leaf, place))
+
+
+def _copy(to: Any, source: Any) -> None:
+    if _is_array(to):
+        to[...] = source
+        return
+    import torch
+
+    with torch.no_grad():
+        to.copy_(source)
+
+
+def _show(leaf: _Leaf, place: _Place) -> Any:
+    """What was saved of the leaf, in the place of its bytes."""
+    if leaf.type_name:
+        import numpy
+
+        order: Literal["F", "C"] = "F" if leaf.stored.strides else "C"
+        raw = place.memory.reshape(-1, order="A").view(numpy.uint8) if _is_array(place.memory) else place.memory
+        return numpy.ndarray(leaf.live.shape, leaf.live.dtype, raw, place.offset, order=order)
+    import torch
+
+    shown = torch.empty(0, dtype=leaf.live.dtype, device="cpu")
+    strides = leaf.stored.strides or _kinds.row_major(leaf.stored.shape)
+    offset = place.offset + leaf.stored.view_offset_bytes
+    memory = place.memory
+    if isinstance(memory, mmap.mmap):
+        memory = torch.frombuffer(memory, dtype=torch.uint8).untyped_storage()
+    shown.set_(memory, offset // shown.element_size(), leaf.stored.shape, strides)
+    return shown
