@@ -105,7 +105,7 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(1, 86400))
       ->capture_default_str();
   app.add_option("--max-streams", options.max_streams,
-                 "Saves and restores that run at once, each with two threads; more are told to come again")
+                 "Saves and restores that run at once, each with two threads and some 8 MiB; more are told to come again")
       ->check(CLI::Range(1, 16384))
       ->capture_default_str();
   app.add_option("--grace-s", grace_s, "Seconds that running calls get to finish after SIGTERM")

@@ -1,6 +1,8 @@
 """Words of a command line: argparse says what is wrong with one that is refused."""
 
 import argparse
+import os
+from pathlib import Path
 
 
 def one_of(names):
@@ -30,3 +32,20 @@ def rounds(word):
     if count < 1:
         raise argparse.ArgumentTypeError(f"{word}: at least one round")
     return count
+
+
+def folder(word):
+    """A folder that is there, to write into."""
+    path = Path(word).resolve()
+    if not path.is_dir() or not os.access(path, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{path} is no folder that can be written to")
+    return path
+
+
+def made(word):
+    """A folder, which is made if it is not there."""
+    try:
+        Path(word).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{word} cannot be made: {error.strerror}") from error
+    return folder(word)

@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import page_cache
 import report
-from arguments import gib, one_of, rounds
+from arguments import folder, gib, made, one_of, rounds
 from programs import BIN, ROOT
 
 BUILD = BIN.parent
@@ -112,7 +113,10 @@ def fill_docs(out):
 
 def arguments():
     parser = argparse.ArgumentParser(
-        prog="./dev bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="./dev bench",
+        description=__doc__,
+        epilog="Folders that do not begin with a / are below the project's.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     known = one_of([*SUBJECTS, *GROUPS])
@@ -120,8 +124,8 @@ def arguments():
     add("--list", action="store_true", help="say what there is to measure")
     add("--size", type=gib, default=1, metavar="GIB", help="size of the state (default 1)")
     add("--rounds", type=rounds, default=5, metavar="N", help="how often each side runs (default 5)")
-    add("--dir", type=Path, default=BUILD, help="where stores and files go meanwhile (default: build)")
-    add("--out", type=Path, default=BUILD / "bench-results", help="for the results (default: build/bench-results)")
+    add("--dir", type=folder, default=BUILD, help="where stores and files go meanwhile (default: build)")
+    add("--out", type=made, default=str(BUILD / "bench-results"), help="for the results (default: build/bench-results)")
     add("--docs", action="store_true", help="only write all results in --out into docs/performance.md")
     return parser.parse_args()
 
@@ -135,7 +139,7 @@ def main():
         fill_docs(args.out)
         return
     names = [name for word in args.names or ["goals"] for name in GROUPS.get(word, (word,))]
-    args.out.mkdir(parents=True, exist_ok=True)
+    end_as_interrupted()
     results = {}
     for name in dict.fromkeys(names):
         results[name] = measure(name, args)
@@ -144,6 +148,19 @@ def main():
             print(f"{report.how(setting)}.\n{METHOD.format(**setting)}")
         print(report.text(name, results[name]), flush=True)
     print(report.goals_text(results))
+
+
+def end_as_interrupted():
+    """Whatever ends this, it ends its servers and programs, and removes its files."""
+
+    def end(number, _):
+        for task in Path("/proc/self/task").iterdir():
+            for child in (task / "children").read_text().split():
+                os.kill(int(child), signal.SIGTERM)
+        sys.exit(128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
 
 
 if __name__ == "__main__":

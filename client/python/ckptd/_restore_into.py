@@ -28,6 +28,7 @@ Path = tuple[Any, ...]  # the keys, indices and "@name"s from the root
 class _Leaf(NamedTuple):
     """A tensor that is to be written, and what is stored for it."""
 
+    path: Path
     live: Any  # a torch.Tensor or a numpy.ndarray
     number: int
     stored: StoredTensor
@@ -78,7 +79,7 @@ def _match(restore: _native.Restore, tensors: list[StoredTensor], state: Any, co
         elif is_array and not live[path].flags.writeable:
             differences.append(f"{_text(path)}: is an array that cannot be written to")
         else:
-            leaves.append(_Leaf(live[path], number, tensor, type_name))
+            leaves.append(_Leaf(path, live[path], number, tensor, type_name))
     differences += _shared_otherwise(leaves)
     if differences:
         lines = ["the state differs from the checkpoint; nothing was written:", *differences[:50]]
@@ -99,7 +100,7 @@ def _shared_otherwise(leaves: list[_Leaf]) -> list[str]:
         if whole and size and (is_array or live.is_cpu):
             begin = live.ctypes.data if is_array else live.data_ptr()
             base = leaf.number if leaf.stored.view_of is None else leaf.stored.view_of
-            spans.append((begin, begin + size, base, leaf.stored.path))
+            spans.append((begin, begin + size, base, _text(leaf.path)))
     spans.sort()
     return [
         f"{second[3]}: shares memory with {first[3]} in the state, and not in the checkpoint"
