@@ -111,13 +111,11 @@ TEST_F(PinTable, PinsOfManyPagesAreAllFoundAndAllDropped) {
   const SessionId session = RandomSession();
   const SessionId other = RandomSession();
   std::set<PackId> all;
-  constexpr std::size_t kPacks = 16384;  // as a have can name: 256 KiB a row
-  while (all.size() * PackId::kSize < 2 * kScanBytes) {
-    std::set<PackId> packs;
-    while (packs.size() < kPacks) packs.insert(RandomPack());
-    Pin(session, packs);
-    all.merge(packs);
-  }
+  while (all.size() < 2500) all.insert(RandomPack());  // a page has 1024 rows
+  Transact([&](Transaction& txn) -> absl::Status {
+    for (const PackId& pack : all) CKPT_RETURN_IF_ERROR(PutPins(txn, session, {pack}));
+    return absl::OkStatus();
+  });
   const PackId last = RandomPack();
   Pin(other, {last});
   EXPECT_EQ(Packs(session), all);
