@@ -1,5 +1,9 @@
 #include "storage/chunk_index.h"
 
+#include <functional>
+#include <utility>
+
+#include "base/random.h"
 #include "storage/interleaving_fixture.h"
 
 namespace ckpt::storage {
@@ -49,6 +53,31 @@ TEST_F(ChunkIndexTest, ABatchPinsWhatItsStreamHasNotPinned) {
   EXPECT_THAT(Pin(session, {a, b}).value(), ElementsAre(true, true));
   EXPECT_THAT(Pins(session.id), UnorderedElementsAre(a.written.pack, b.written.pack));
   EXPECT_EQ(PinCount(session), 2U) << "each once";
+}
+
+TEST_F(ChunkIndexTest, RecordsOfSeveralPacksHealIntoSeveralPacks) {
+  const std::string bytes_a = RandomBytes(kChunk);
+  const std::string bytes_b = RandomBytes(kChunk);
+  const Stored a = Store(bytes_a);
+  const Stored b = Store(bytes_b);
+  const SessionRef other = BeginSession();
+  ASSERT_THAT(Index(other, a), IsOk());
+  ASSERT_THAT(Index(other, b), IsOk());
+  const SessionRef user = BeginSession();
+  ASSERT_TRUE(Pin(user, a).value());
+  ASSERT_THAT(Commit(user, a).status(), IsOk());
+  Quarantine(a);
+  Quarantine(b);
+  const Stored new_a = Store(bytes_a);
+  const Stored new_b = Store(bytes_b);
+  ASSERT_THAT(IndexTogether({{BeginSession(), new_a}, {BeginSession(), new_b}}), IsOk());
+  EXPECT_EQ(PackOf(a), new_a.written.pack);
+  EXPECT_EQ(PackOf(b), new_b.written.pack);
+  EXPECT_THAT(Pins(other.id),
+              UnorderedElementsAre(a.written.pack, b.written.pack, new_a.written.pack, new_b.written.pack));
+  EXPECT_THAT(Rows(keys::Reference(a.written.pack, {1, 1}, "m")), IsEmpty());
+  EXPECT_THAT(Rows(keys::Reference(new_a.written.pack, {1, 1}, "m")), testing::SizeIs(1));
+  EXPECT_THAT(Rows(keys::ReferencesOfPack(new_b.written.pack)), IsEmpty());
 }
 
 TEST_F(ChunkIndexTest, AnotherStreamOfTheSessionPinsForItself) {

@@ -51,8 +51,8 @@ class Transaction {
 
   // The first rows whose key starts with `prefix` and is greater than `after` ("": all), in order of the key, this
   // transaction's own writes among them: at most `limit`, and no more once they have kScanBytes together. None: there
-  // are no more. Not guarded: whoever decides on a scan first holds a row that every writer of the range holds at least
-  // shared, or decides only on rows whose writers hold one that it holds exclusive.
+  // are no more. Not guarded: whoever decides on a scan first holds a row in the way of every writer whose rows would
+  // matter.
   virtual absl::StatusOr<std::vector<std::pair<std::string, std::string>>> Scan(std::string_view prefix,
                                                                                 std::string_view after,
                                                                                 std::size_t limit) = 0;

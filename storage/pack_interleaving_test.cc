@@ -166,6 +166,7 @@ TEST_F(PackInterleaving, AReferenceFollowsARecordThatHeals) {
         const std::function<void()> heal = [=, this] { QuarantineAndHeal(healer, record, copy); };
         return Works{commit_first ? commit : heal, commit_first ? heal : commit, [=, this, &checkpoint](bool) {
                        EXPECT_EQ(PackOf(record), copy.written.pack);
+                       EXPECT_TRUE(checkpoint.ok() || !commit_first) << "it is healed, or not damaged yet";
                        if (checkpoint.ok()) return ExpectReference(*checkpoint, record);
                        EXPECT_THAT(checkpoint.status(), HasReason("CHUNK_MISSING"));
                      }};

@@ -83,11 +83,10 @@ absl::StatusOr<std::map<SessionId, std::set<PackId>>> PinnedBySession(Transactio
   return pinned;
 }
 
-absl::Status DropPins(Transaction& txn, const SessionId& session) {
+absl::Status DropPins(Transaction& txn, const SessionId& session, std::set<PackId> held) {
   // Whoever moves a record to another pack gives that one the pins of the old one, for sessions whose rows it does not
   // hold; but it holds the old pack exclusive. So when a scan finds only packs that are held already, nobody has such a
   // pin under way.
-  std::set<PackId> held;
   SessionPins pins;
   while (true) {
     CKPT_ASSIGN_OR_RETURN(pins, ReadPins(txn, session));
@@ -96,7 +95,7 @@ absl::Status DropPins(Transaction& txn, const SessionId& session) {
       if (!held.contains(pack)) fresh.push_back(keys::Pack(pack));
     if (fresh.empty()) break;
     CKPT_RETURN_IF_ERROR(txn.MultiGet(fresh, Hold::kShared).status());
-    held = std::move(pins.packs);
+    held.merge(pins.packs);
   }
   for (const std::string& key : pins.keys) CKPT_RETURN_IF_ERROR(txn.Delete(key));
   return absl::OkStatus();

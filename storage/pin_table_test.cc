@@ -120,7 +120,7 @@ TEST_F(PinTable, PinsOfManyPagesAreAllFoundAndAllDropped) {
   Pin(other, {last});
   EXPECT_EQ(Packs(session), all);
   EXPECT_THAT(Pinned(all), ElementsAre(Pair(session, all)));
-  Transact([&](Transaction& txn) { return DropPins(txn, session); });
+  Transact([&](Transaction& txn) { return DropPins(txn, session, {}); });
   EXPECT_THAT(Packs(session), IsEmpty());
   EXPECT_THAT(Packs(other), ElementsAre(last));
 }
@@ -138,7 +138,7 @@ TEST_F(PinTable, PinsThatMoveAsTheirSessionEndsAreDroppedToo) {
       Move(packs[moved], packs[moved + 1]);
       ++moved;
     });
-    return DropPins(moving, session);
+    return DropPins(moving, session, {});
   });
   EXPECT_EQ(moved, 2U);
   EXPECT_THAT(Packs(session), IsEmpty());

@@ -315,7 +315,7 @@ class RocksDbTransaction final : public Transaction {
   absl::Status ReadPart(From& from, bool fill_cache, std::span<const rocksdb::Slice> keys,
                         std::span<const std::size_t> places, std::vector<std::optional<std::string>>& out) {
     rocksdb::ReadOptions options;
-    // What is asked for by the thousand is not asked for again before it would leave. RocksDB 7.8 caches filters and
+    // What many keys read is not asked for again before it would leave. RocksDB 7.8 caches filters and
     // indexes all the same.
     options.fill_cache = fill_cache;
     std::vector<rocksdb::PinnableSlice> values(keys.size());

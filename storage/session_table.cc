@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 
 #include <optional>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/random.h"
@@ -70,8 +71,8 @@ absl::StatusOr<v1::SessionRow> HoldSession(Transaction& txn, const SessionRef& s
   return *std::move(row);
 }
 
-absl::Status DropPinsAndProgress(Transaction& txn, const SessionId& session) {
-  CKPT_RETURN_IF_ERROR(DropPins(txn, session));
+absl::Status DropPinsAndProgress(Transaction& txn, const SessionId& session, std::set<PackId> held) {
+  CKPT_RETURN_IF_ERROR(DropPins(txn, session, std::move(held)));
   return ForEachRow(txn, keys::ProgressOf(session),
                     [&](const std::string& key, const std::string&) { return txn.Delete(key); });
 }

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,7 @@
 #include "ckpt/v1/storage.pb.h"
 #include "storage/keys.h"
 #include "storage/kv_engine.h"
+#include "storage/pack_store.h"
 
 namespace ckpt::storage {
 
@@ -47,9 +49,9 @@ absl::StatusOr<v1::SessionRow> HoldSession(Transaction& txn, const SessionRef& s
 // FailedPrecondition SESSION_ENDED, which says how it ended.
 absl::Status SessionEnded(const v1::SessionRow& row);
 
-// Deletes the session's pins and progress, in the transaction that ends it: the caller holds its row exclusive. Holds
-// the packs that it pins shared.
-absl::Status DropPinsAndProgress(Transaction& txn, const SessionId& session);
+// Deletes the session's pins and progress, in the transaction that ends it: the caller holds its row exclusive, and
+// those in `held` at least shared. Holds all packs that it pins shared.
+absl::Status DropPinsAndProgress(Transaction& txn, const SessionId& session, std::set<PackId> held = {});
 
 // Thread-safe.
 class SessionTable {

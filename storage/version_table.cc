@@ -5,6 +5,7 @@
 #include <optional>
 #include <set>
 #include <span>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
@@ -34,11 +35,11 @@ bool IsKnownUnchanged(const HeldPacks& packs, const std::optional<RecordPlace>& 
   return pack != nullptr && IsUsable(*pack) && !pack->rows_changed();
 }
 
-// The records that the version uses, as bitmaps by pack and component. The session's packs are held first, so that no
-// row moves any more.
+// The records that the version uses, as bitmaps by pack and component. Holds the packs that the session pins first, so
+// that no row moves any more.
 absl::StatusOr<std::map<PackComponent, std::string>> CollectReferences(Transaction& txn, const SessionRef& session,
+                                                                       const std::set<PackId>& pinned,
                                                                        const Draft& draft) {
-  CKPT_ASSIGN_OR_RETURN(const std::set<PackId> pinned, PinnedPacks(txn, session.id));
   HeldPacks packs(txn);
   CKPT_RETURN_IF_ERROR(packs.HoldAll(pinned));
   std::map<PackComponent, std::string> references;
@@ -62,7 +63,9 @@ absl::StatusOr<std::map<PackComponent, std::string>> CollectReferences(Transacti
       if (!row.has_value() || row->quarantined()) return MissingRecord(draft, *page[i]);
       CKPT_ASSIGN_OR_RETURN(const PackId pack, PackOfRow(*row));
       const v1::PackRow* const held = packs.Held(pack);
-      if (held == nullptr) {  // it moved to a pack pinned since; or nothing keeps it for the session
+      if (held == nullptr) {
+        // It moved, with the session's pins, in one transaction: to a pack that the session pins now. Or nothing keeps
+        // it.
         CKPT_ASSIGN_OR_RETURN(const std::set<PackId> now, PinnedPacks(txn, session.id));
         return now.contains(pack) ? Conflict() : MissingRecord(draft, *page[i]);
       }
@@ -160,7 +163,8 @@ absl::StatusOr<v1::Checkpoint> VersionTable::Commit(const SessionRef& session, c
     const bool in_parts = PartCount(owner) > 1;
     if (in_parts) CKPT_RETURN_IF_ERROR(CheckParts(txn, session, owner, draft));
     // Before anything is written: then many rows are read at once.
-    CKPT_ASSIGN_OR_RETURN(const auto references, CollectReferences(txn, session, draft));
+    CKPT_ASSIGN_OR_RETURN(std::set<PackId> pinned, PinnedPacks(txn, session.id));
+    CKPT_ASSIGN_OR_RETURN(const auto references, CollectReferences(txn, session, pinned, draft));
     if (in_parts) CKPT_RETURN_IF_ERROR(PutRow(txn, keys::Part(session.id, session.rank), draft.parts[session.rank]));
     *checkpoint.mutable_create_time() = Timestamp(clock_.WallMicros());
     CKPT_ASSIGN_OR_RETURN(v1::RunRow run, HoldRun(txn, session.domain, checkpoint.run(), checkpoint.create_time()));
@@ -179,7 +183,7 @@ absl::StatusOr<v1::Checkpoint> VersionTable::Commit(const SessionRef& session, c
     owner.set_run_id(id.run_id);
     owner.set_committed_sequence(id.sequence);
     CKPT_RETURN_IF_ERROR(PutRow(txn, keys::Session(session.id), owner));
-    return DropPinsAndProgress(txn, session.id);
+    return DropPinsAndProgress(txn, session.id, std::move(pinned));
   };
   CKPT_RETURN_IF_ERROR(engine_.Transact(KvEngine::Durability::kSync, body));
   return checkpoint;

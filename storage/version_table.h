@@ -45,7 +45,8 @@ class VersionTable {
   // Makes the draft visible as the next version of its epoch, atomically and durably, and ends its session. Turns the
   // session's pins into references.
   // Errors: as HoldSession; FailedPrecondition CHUNK_MISSING names a record that the session was promised and that was
-  // found damaged meanwhile: it has to be sent again; Aborted PARTS_CHANGED: a rank has begun anew meanwhile.
+  // found damaged meanwhile, or that lies in a pack without a pin of the session: it has to be sent again; Aborted
+  // PARTS_CHANGED: a rank has begun anew meanwhile.
   absl::StatusOr<v1::Checkpoint> Commit(const SessionRef& session, const Draft& draft);
 
   // The checkpoint that the session committed. NotFound if it was deleted since.

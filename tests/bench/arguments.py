@@ -40,12 +40,3 @@ def folder(word):
     if not path.is_dir() or not os.access(path, os.W_OK):
         raise argparse.ArgumentTypeError(f"{path} is no folder that can be written to")
     return path
-
-
-def made(word):
-    """A folder, which is made if it is not there."""
-    try:
-        Path(word).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise argparse.ArgumentTypeError(f"{word} cannot be made: {error.strerror}") from error
-    return folder(word)

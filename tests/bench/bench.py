@@ -5,6 +5,7 @@ Without a NAME: all that the goals are about. Each NAME leaves NAME.json and NAM
 
 import argparse
 import ast
+import contextlib
 import dataclasses
 import datetime
 import importlib
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import page_cache
 import report
-from arguments import folder, gib, made, one_of, rounds
+from arguments import folder, gib, one_of, rounds
 from programs import BIN, ROOT
 
 BUILD = BIN.parent
@@ -125,7 +126,7 @@ def arguments():
     add("--size", type=gib, default=1, metavar="GIB", help="size of the state (default 1)")
     add("--rounds", type=rounds, default=5, metavar="N", help="how often each side runs (default 5)")
     add("--dir", type=folder, default=BUILD, help="where stores and files go meanwhile (default: build)")
-    add("--out", type=made, default=str(BUILD / "bench-results"), help="for the results (default: build/bench-results)")
+    add("--out", type=Path, default=BUILD / "bench-results", help="for the results (default: build/bench-results)")
     add("--docs", action="store_true", help="only write all results in --out into docs/performance.md")
     return parser.parse_args()
 
@@ -140,6 +141,10 @@ def main():
         return
     names = [name for word in args.names or ["goals"] for name in GROUPS.get(word, (word,))]
     end_as_interrupted()
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.exit(f"bench: {args.out} cannot be made: {error.strerror}")
     results = {}
     for name in dict.fromkeys(names):
         results[name] = measure(name, args)
@@ -154,12 +159,17 @@ def end_as_interrupted():
     """Whatever ends this, it ends its servers and programs, and removes its files."""
 
     def end(number, _):
-        for task in Path("/proc/self/task").iterdir():
-            for child in (task / "children").read_text().split():
-                os.kill(int(child), signal.SIGTERM)
+        for each in signals:
+            signal.signal(each, signal.SIG_IGN)
+        with contextlib.suppress(OSError):  # what ended meanwhile
+            for task in Path("/proc/self/task").iterdir():
+                for child in (task / "children").read_text().split():
+                    os.kill(int(child), signal.SIGTERM)
         sys.exit(128 + number)
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    every = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    signals = [number for number in every if signal.getsignal(number) != signal.SIG_IGN]  # as under nohup
+    for number in signals:
         signal.signal(number, end)
 
 

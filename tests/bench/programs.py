@@ -85,13 +85,15 @@ def floor_server(folder):
     data, address = folder / "floor", folder / "floor.address"
     data.mkdir()
     server = subprocess.Popen([BENCH / "floor_server", data, address], stdin=subprocess.PIPE)
-    while not address.exists():
-        if server.poll() is not None:
-            sys.exit(f"bench: floor_server ended with {server.returncode}")
-        time.sleep(0.01)
-    yield address.read_text()
-    server.stdin.close()
-    server.wait()
+    try:
+        while not address.exists():
+            if server.poll() is not None:
+                sys.exit(f"bench: floor_server ended with {server.returncode}")
+            time.sleep(0.01)
+        yield address.read_text()
+    finally:
+        server.stdin.close()
+        server.wait()
     address.unlink()
     shutil.rmtree(data)
 

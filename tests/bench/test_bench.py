@@ -3,8 +3,11 @@
 import importlib.util
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -34,6 +37,8 @@ EXPECTED = {
         (["save", "--size", "big"], "big is no size"),
         (["save", "--rounds", "0"], "at least one round"),
         (["save", "--rounds", "x"], "at least one round"),
+        (["save", "--dir", "/nowhere"], "/nowhere is no folder"),
+        (["save", "--dir", "/etc/passwd"], "/etc/passwd is no folder"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_is_measured(words, why, tmp_path):
@@ -41,6 +46,29 @@ def test_bad_arguments_are_refused_before_anything_is_measured(words, why, tmp_p
     assert done.returncode == 2
     assert why in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_results_that_cannot_be_kept_are_not_measured():
+    done = subprocess.run([sys.executable, BENCH, "save", "--out", "/proc/out"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "/proc/out cannot be made" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_when_it_is_ended_its_servers_end_and_its_files_go(tmp_path):
+    words = ["save", "--size", "1", "--dir", tmp_path, "--out", tmp_path / "out"]
+    process = subprocess.Popen([sys.executable, BENCH, *words], stderr=subprocess.PIPE, text=True)
+    while not (addresses := list(tmp_path.glob("ckpt-bench-*/*.address"))):  # a server runs
+        assert process.poll() is None
+        time.sleep(0.01)
+    host, port = addresses[0].read_text().split(":")
+    process.terminate()
+    errors = process.communicate()[1]
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "Traceback" not in errors
+    assert os.listdir(tmp_path) == ["out"]
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((host, int(port)))
 
 
 @pytest.fixture(scope="module")

@@ -47,11 +47,7 @@ def restore_into(restore: _native.Restore, state: Any, components: list[str]) ->
     plan = _Plan(tensors)
     for leaf in leaves:
         plan.add(leaf)
-    try:
-        plan.run(restore)
-    except Error as error:
-        error.args = (f"{error.args[0]}; the state is torn: part of it has been restored", *error.args[1:])
-        raise
+    plan.run(restore)
 
 
 def _match(restore: _native.Restore, tensors: list[StoredTensor], state: Any, components: list[str]) -> list[_Leaf]:
@@ -240,16 +236,25 @@ class _Plan:
         self.written.append(live)
 
     def run(self, restore: _native.Restore) -> None:
-        self.read(restore, self.direct)
         waves = list(self.waves())
-        if waves:
-            memory = mmap.mmap(-1, max(1, *(sum(map(self.size_aside, wave)) for wave in waves)))  # used by all of them
+        size = max((sum(map(self.size_aside, wave)) for wave in waves), default=0)
+        memory = mmap.mmap(-1, max(1, size), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # all of them use it
+        torn = "the state is torn: part of it has been restored"
+        try:
+            self.read(restore, self.direct)
             for wave in waves:
                 self.read(restore, self.place_aside(wave, memory))
-        if self.written:
-            import torch
+        except Error as error:
+            error.args = (f"{error.args[0]}; {torn}", *error.args[1:])
+            raise
+        except BaseException as error:
+            error.add_note(torn)
+            raise
+        finally:
+            if self.written:
+                import torch
 
-            torch.autograd.graph.increment_version(self.written)  # who had saved them for backward is told
+                torch.autograd.graph.increment_version(self.written)  # who had saved them for backward is told
 
     def waves(self) -> Iterator[list[int]]:
         """What is read aside, so much at a time that it takes little memory."""
