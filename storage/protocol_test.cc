@@ -293,19 +293,6 @@ TEST_F(Protocol, ReferencesOfAllVersionsFollowRecordsThatHealTogether) {
   EXPECT_EQ(Restore("r@2").value()["m.d"], Data('d'));
 }
 
-TEST_F(Protocol, ARecordMayHealInThePackThatHasTheDamagedOne) {
-  ASSERT_THAT(Save(BeginOf("r", 1), {{"m.a", Data('a')}, {"m.b", Data('b')}}).status(), IsOk());
-  const v1::ChunkRow old = ChunkRowOf(Data('a'));
-  Quarantine(Data('a'));
-  ASSERT_THAT(Save(BeginOf("r", 2), {{"m.a", Data('a')}}).status(), IsOk());
-  const v1::ChunkRow fresh = ChunkRowOf(Data('a'));
-  ASSERT_EQ(PackIdOf(fresh), PackIdOf(old));
-  EXPECT_NE(fresh.ordinal(), old.ordinal());
-  ExpectReferences({1, 1}, "m", {Data('a'), Data('b')});
-  ExpectReferences({1, 2}, "m", {Data('a')});
-  EXPECT_EQ(Restore("r@1").value()["m.a"], Data('a'));
-}
-
 // As a save that was open when pins were other rows.
 TEST_F(Protocol, ASaveWhosePinsAreGoneIsToldSo) {
   const v1::SaveBegin begin = BeginOf("r", 1, RandomBytes(16));
