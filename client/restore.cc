@@ -333,11 +333,13 @@ absl::Status RestoreJob::Fetch(Reading& reading) {
 
 absl::Status RestoreJob::FetchMissing(Reading& reading) {
   if (stream_ == nullptr) CKPT_RETURN_IF_ERROR(Reopen());
-  const auto stream = std::move(stream_);
+  auto stream = std::move(stream_);
   reading.next_wanted = 0;
   reading.wrong = false;
   const absl::Status status = stream->Fetch([&] { return NextWant(reading); },
-                                            [&](const ChunkPieces& chunk) { return TakeChunk(chunk, reading); });
+                                            [&](const ChunkPieces& chunk) { return TakeChunk(chunk, reading); },
+                                            /*last=*/!options_.keep_stream);
+  if (status.ok() && options_.keep_stream) stream_ = std::move(stream);
   // The sink's own errors are final, whatever their code.
   if (!reading.sink_status.ok()) return absl::OkStatus();
   CKPT_RETURN_IF_ERROR(status);

@@ -87,7 +87,7 @@ class RestoreJob final : public Restore {
   Manifest manifest_;
   std::vector<bool> selected_;
   std::uint64_t fetched_bytes_ = 0;
-  std::unique_ptr<RestoreStream> stream_;  // open, and nothing was asked of it yet
+  std::unique_ptr<RestoreStream> stream_;  // open, and nothing more is to come of it
 };
 
 }  // namespace ckpt::client

@@ -31,29 +31,34 @@ absl::StatusOr<std::unique_ptr<RestoreStream>> RestoreStream::Open(
 }
 
 absl::Status RestoreStream::Fetch(const std::function<v1::Want()>& next_want,
-                                  const std::function<absl::Status(const ChunkPieces&)>& take) {
+                                  const std::function<absl::Status(const ChunkPieces&)>& take, bool last) {
   bool more = true;
-  for (;;) {
+  std::uint64_t coming = 0;  // chunks
+  while (more || last || coming != 0) {
     switch (stream_.Wait(more)) {
       case RawStream::Event::kRoom: {
         v1::RestoreRequest request;
         *request.mutable_want() = next_want();
         more = request.want().ranges_size() != 0;
+        for (const v1::Want::Range& range : request.want().ranges()) coming += range.chunk_count();
         if (more) {
           stream_.Write(EncodeMessage(request));
-        } else {
+        } else if (last) {
           stream_.HalfClose();
         }
         break;
       }
       case RawStream::Event::kMessage: {
         CKPT_ASSIGN_OR_RETURN(const RestoreMessage message, RestoreMessage::Parse(stream_.Take()));
-        if (message.chunk() != nullptr) CKPT_RETURN_IF_ERROR(take(*message.chunk()));
+        if (message.chunk() == nullptr) break;
+        CKPT_RETURN_IF_ERROR(take(*message.chunk()));
+        --coming;
         break;
       }
       case RawStream::Event::kEnded: return stream_.Finish();
     }
   }
+  return absl::OkStatus();
 }
 
 }  // namespace ckpt::client

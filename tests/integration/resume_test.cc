@@ -148,6 +148,90 @@ TEST_F(Resume, ARestoreOpensAgainWhenItsStreamBrokeUnnoticed) {
   EXPECT_EQ(std::memcmp(buffer.data(), state.tensors[0].data, buffer.size()), 0);
 }
 
+// Reads, into memory of their own, of the first tensors of a state whose description is long.
+class KeptStream : public Resume {
+ protected:
+  static constexpr std::size_t kSize = 4 * kMiB;
+
+  void SetUp() override {
+    std::vector<Tensor> tensors;
+    for (int i = 0; i < 4; ++i) tensors.push_back(memory_.Floats(kSize / 4));
+    for (int i = 0; i < 2000; ++i) tensors.push_back(memory_.Floats(250));  // are in the description
+    state_ = ModelState(tensors);
+    SaveOk(*client_, 1, state_);
+    Open(true);
+  }
+
+  void Open(bool keep_stream) {
+    RestoreOptions options = Of("run@1");
+    options.keep_stream = keep_stream;
+    restore_ = *cut_client_->OpenRestore(options);
+  }
+
+  // The bytes that came from the server.
+  std::uint64_t Read(std::size_t tensor) {
+    std::vector<void*> buffers(state_.tensors.size());
+    std::vector<char> buffer(kSize);
+    buffers[tensor] = buffer.data();
+    const std::uint64_t before = proxy_.received_bytes();
+    const absl::Status status = restore_->ReadInto(buffers);
+    EXPECT_TRUE(status.ok()) << status;
+    EXPECT_EQ(std::memcmp(buffer.data(), state_.tensors[tensor].data, kSize), 0);
+    return proxy_.received_bytes() - before;
+  }
+
+  State state_;
+  std::unique_ptr<Restore> restore_;
+};
+
+TEST_F(KeptStream, TheDescriptionComesOnce) {
+  for (std::size_t i = 0; i < 4; ++i) EXPECT_LT(Read(i), kSize + kMiB / 4) << i;
+  Open(false);
+  EXPECT_LT(Read(0), kSize + kMiB / 4);
+  EXPECT_GT(Read(1), kSize + kMiB);
+}
+
+TEST_F(KeptStream, AnotherOneIsOpenedWhenItBroke) {
+  Read(0);
+  proxy_.CutAfterSent(0);
+  EXPECT_GT(Read(1), kSize + kMiB);
+  EXPECT_LT(Read(2), kSize + kMiB / 4);
+  proxy_.CutAfterReceived(kMiB);
+  Read(3);
+  EXPECT_EQ(proxy_.cuts(), 2);
+}
+
+TEST_F(KeptStream, WhatChangedOnItsWayIsAskedForOverTheSameOne) {
+  Read(0);
+  proxy_.FlipAfterReceived(kMiB + kMiB / 3);
+  EXPECT_LT(Read(1), kSize + kMiB + kMiB / 2) << "the chunk came twice, the description did not";
+  EXPECT_LT(Read(2), kSize + kMiB / 4);
+}
+
+TEST(KeptStreams, AreGivenBackByPause) {
+  const CkptdProcess server({"--max-streams", "1"});
+  Memory memory;
+  const State state = ModelState({memory.Floats(1 << 18)});
+  SaveOk(*ConnectTo(server.address()), 1, state);
+  const auto client = ConnectTo(server.address());  // waits for a place
+  const auto impatient = ConnectTo(server.address(), std::chrono::milliseconds(0));
+  std::vector<char> buffer(kMiB);
+  const std::vector<void*> buffers = {buffer.data()};
+  RestoreOptions options = Of("run@1");
+  options.keep_stream = true;
+  const auto restore = *client->OpenRestore(options);
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_TRUE(restore->ReadInto(buffers).ok());
+    EXPECT_EQ(ReasonOf(impatient->OpenRestore(Of("run@1")).status()), "TOO_MANY_STREAMS");
+    restore->Pause();
+    EXPECT_TRUE(client->OpenRestore(Of("run@1")).ok());
+  }
+  options.keep_stream = false;
+  const auto once = *client->OpenRestore(options);
+  ASSERT_TRUE(once->ReadInto(buffers).ok());
+  EXPECT_TRUE(client->OpenRestore(Of("run@1")).ok());
+}
+
 TEST_F(Resume, ReadsAreTriedAgain) {
   SaveOk(*client_, 1, ModelState({memory_.Floats(1)}));
   ASSERT_TRUE(cut_client_->GetRun("run").ok());

@@ -66,7 +66,7 @@ def test_what_is_read_aside_takes_little_memory(client, monkeypatch):
             self.restore.read_into(addresses)
 
     for round_trip in range(2):
-        restore = client._connection().open_restore("aside@1", [], [], compare=True)
+        restore = client._connection().open_restore("aside@1", [], [], compare=True, keep_stream=True)
         stored = [StoredTensor(*fields).size_bytes for fields in restore.tensors()]
         sizes.clear()
         _restore_into.restore_into(Watched(restore), live, [])

@@ -276,7 +276,7 @@ class Client:
             Error: the restore failed in the middle: the message says that the state is torn.
         """
         _check_texts("components", components)
-        restore = self._connection().open_restore(reference, list(components), [], compare=True)
+        restore = self._connection().open_restore(reference, list(components), [], compare=True, keep_stream=True)
         restore_into(restore, state, list(components))
         return _checkpoint(restore.checkpoint())
 

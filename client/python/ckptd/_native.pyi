@@ -67,7 +67,12 @@ class Client:
         world_size: int,
     ) -> dict[str, Any]: ...
     def open_restore(
-        self, reference: str, components: list[str], include: list[str], compare: bool = False
+        self,
+        reference: str,
+        components: list[str],
+        include: list[str],
+        compare: bool = False,
+        keep_stream: bool = False,
     ) -> Restore: ...
     def remember(self, reference: str) -> None: ...
     def get_checkpoint(self, reference: str) -> dict[str, Any]: ...
