@@ -94,7 +94,7 @@ void AddGlobal(CLI::App& app, Options& options) {
 
 void AddReads(CLI::App& app, Options& options, Command& chosen) {
   CLI::App* runs = app.add_subcommand("runs", "List the runs");
-  runs->add_option("--limit", options.limit, "List the first of them only, by name")->check(CLI::PositiveNumber);
+  runs->add_option("--limit", options.limit, "List the first of them only, by name")->check(CLI::Range(1, 1'000'000'000));
   runs->footer(
       Example("ckptctl runs --output json\n  ckptctl runs --limit 1 --retry-s 0   (asks whether a server is there)"));
   runs->callback([&] { chosen = [&](Context context) { return ckpt::cli::Runs(context, options.limit); }; });

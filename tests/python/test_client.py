@@ -88,6 +88,14 @@ def test_an_argument_that_cannot_be_is_named(client, named, arguments):
     assert raised.value.reason == "BAD_ARGUMENT"
 
 
+@pytest.mark.parametrize("read", ["restore", "restore_into", "load_into", "explain", "checkpoint"])
+def test_a_reference_that_is_no_text_is_refused(client, read):
+    state = [{}] if read == "restore_into" else []
+    with pytest.raises(ckptd.InvalidState, match="reference must be a text, not None") as raised:
+        getattr(client, read)(None, *state)
+    assert raised.value.reason == "BAD_ARGUMENT"
+
+
 def test_errors_are_a_tree(client):
     with pytest.raises(ckptd.NotFound, match=r"nosuch.*\[RUN_NOT_FOUND\]"):
         client.restore("nosuch@1")
@@ -97,6 +105,10 @@ def test_errors_are_a_tree(client):
         ckptd.connect("nonsense")
     with pytest.raises(ckptd.InvalidState, match="not one text"):
         client.restore("r@1", components="model")
+    with pytest.raises(ckptd.InvalidState, match="each of include must be a text, not 1"):
+        client.restore("r@1", include=["a", 1])
+    with pytest.raises(ckptd.InvalidState, match="run must be a text"):
+        client.checkpoints(1)
     with pytest.raises(ckptd.Unavailable, match=r"127.0.0.1:1.*is it running"):
         ckptd.Client("127.0.0.1:1", retry_s=0.1).runs()
     assert issubclass(ckptd.NotFound, ckptd.Error)

@@ -253,6 +253,7 @@ class Client:
             NotFound: there is no such checkpoint or component, or nothing matches.
             DataLoss: stored bytes are damaged.
         """
+        _check_text("reference", reference)
         _check_texts("components", components)
         _check_texts("include", include)
         restore = self._connection().open_restore(reference, list(components), list(include))
@@ -275,6 +276,7 @@ class Client:
                 differences; nothing was written.
             Error: the restore failed in the middle: the message says that the state is torn.
         """
+        _check_text("reference", reference)
         _check_texts("components", components)
         restore = self._connection().open_restore(reference, list(components), [], compare=True, keep_stream=True)
         restore_into(restore, state, list(components))
@@ -319,6 +321,7 @@ class Client:
         from ckptd._load_into import load_into
         from ckptd._match import Parts
 
+        _check_text("reference", reference)
         parts = Parts(model, optimizer, scheduler, scaler, rng)
         return load_into(self._connection(), reference, parts, match, allow_pickle)
 
@@ -347,6 +350,7 @@ class Client:
         from ckptd._load_into import explain
         from ckptd._match import Parts
 
+        _check_text("reference", reference)
         return explain(self._connection(), reference, Parts(model, optimizer, scheduler, scaler, rng), match)
 
     def runs(self) -> list[Run]:
@@ -355,11 +359,13 @@ class Client:
 
     def checkpoints(self, run: str) -> list[Checkpoint]:
         """All checkpoints of a run, by epoch and version."""
+        _check_text("run", run)
         connection = self._connection()
         return [_checkpoint(fields) for fields in _pages(lambda page: connection.list_checkpoints(run, page))]
 
     def checkpoint(self, reference: str) -> Checkpoint:
         """The checkpoint that a reference names."""
+        _check_text("reference", reference)
         return _checkpoint(self._connection().get_checkpoint(reference))
 
     def __repr__(self) -> str:
@@ -375,9 +381,16 @@ def _pages(fetch: Any) -> Iterator[dict[str, Any]]:
             return
 
 
+def _check_text(name: str, text: Any) -> None:
+    if not isinstance(text, str):
+        raise InvalidState(f"{name} must be a text, not {text!r}", "BAD_ARGUMENT")
+
+
 def _check_texts(name: str, texts: Sequence[str]) -> None:
     if isinstance(texts, str):
         raise InvalidState(f"{name} is a list of texts, not one text: [{texts!r}]", "BAD_ARGUMENT")
+    for text in texts:
+        _check_text(f"each of {name}", text)
 
 
 _What = tuple[str, int, int | None, list[tuple[str, float]], list[tuple[str, str]], str]
@@ -393,9 +406,8 @@ def _what(
     primary_metric: str,
 ) -> _What:
     """What a save is told besides the state."""
-    for name, text in (("run", run), ("primary_metric", primary_metric)):
-        if not isinstance(text, str):
-            raise InvalidState(f"{name} must be a text, not {text!r}", "BAD_ARGUMENT")
+    _check_text("run", run)
+    _check_text("primary_metric", primary_metric)
     numbers = [(_name("metrics", name), _number("metrics", name, value)) for name, value in (metrics or {}).items()]
     texts = [(_name("labels", name), _text("labels", name, value)) for name, value in (labels or {}).items()]
     return run, _epoch_of(state, epoch), _step_of(state, step), numbers, texts, primary_metric
