@@ -5,6 +5,7 @@
 
 #include "base/random.h"
 #include "storage/interleaving_fixture.h"
+#include "storage/record_bitmap.h"
 
 namespace ckpt::storage {
 namespace {
@@ -78,6 +79,37 @@ TEST_F(ChunkIndexTest, RecordsOfSeveralPacksHealIntoSeveralPacks) {
   EXPECT_THAT(Rows(keys::Reference(a.written.pack, {1, 1}, "m")), IsEmpty());
   EXPECT_THAT(Rows(keys::Reference(new_a.written.pack, {1, 1}, "m")), testing::SizeIs(1));
   EXPECT_THAT(Rows(keys::ReferencesOfPack(new_b.written.pack)), IsEmpty());
+}
+
+TEST_F(ChunkIndexTest, ARecordMayHealInThePackThatHasTheDamagedOne) {
+  const Stored old = Store();
+  const Stored fact = Store();
+  const SessionRef user = BeginSession();
+  ASSERT_THAT(Index(user, old), IsOk());
+  ASSERT_THAT(Index(user, fact), IsOk());
+  Draft draft;
+  draft.checkpoint.set_run("r");
+  draft.components = {"", "m"};
+  draft.used = {{old.name, 1}};
+  draft.fact = fact.written.locations[0];
+  ASSERT_THAT(versions_.Commit(user, draft).status(), IsOk());
+  const PackId& pack = old.written.pack;
+  ASSERT_EQ(Rows(keys::VersionPack({1, 1}, pack)).size(), 1U);
+  Quarantine(old);
+  Stored fresh = old;  // as the next record of the pack
+  fresh.written.locations[0].offset = old.written.end;
+  fresh.written.locations[0].ordinal = 1;
+  fresh.written.end = 2 * old.written.end;
+  const SessionRef healer = BeginSession();
+  ASSERT_THAT(Index(healer, fresh), IsOk());
+  const auto row = Get<v1::ChunkRow>(RecordKey("default", old.name));
+  EXPECT_FALSE(row.quarantined());
+  EXPECT_EQ(row.ordinal(), 1U);
+  const auto used = Get<v1::ReferenceRow>(keys::Reference(pack, {1, 1}, "m"));
+  EXPECT_FALSE(HasRecord(used.records(), 0));
+  EXPECT_TRUE(HasRecord(used.records(), 1));
+  EXPECT_EQ(Rows(keys::VersionPack({1, 1}, pack)).size(), 1U) << "the version still uses the pack";
+  EXPECT_TRUE(Pinned(healer, pack));
 }
 
 TEST_F(ChunkIndexTest, AnotherStreamOfTheSessionPinsForItself) {
