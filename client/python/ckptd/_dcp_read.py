@@ -99,16 +99,19 @@ class OpenCheckpoint:
         """
         if isinstance(planner, DefaultLoadPlanner) and not planner.allow_partial_load:
             self._refuse_lost_moments(planner.state_dict.keys())
-        self._read_leaves([item for item in plan.items if item.type is LoadItemType.BYTE_IO], planner)
-        batch = _Batch()
-        for item in plan.items:
-            if item.type is LoadItemType.BYTE_IO:
-                continue
-            target = planner.resolve_tensor(item)
-            self._add(batch, item, target)
-            if batch.held_bytes >= _BATCH:
-                batch.read(self._restore, planner)
-        batch.read(self._restore, planner)
+        try:
+            self._read_leaves([item for item in plan.items if item.type is LoadItemType.BYTE_IO], planner)
+            batch = _Batch()
+            for item in plan.items:
+                if item.type is LoadItemType.BYTE_IO:
+                    continue
+                target = planner.resolve_tensor(item)
+                self._add(batch, item, target)
+                if batch.held_bytes >= _BATCH:
+                    batch.read(self._restore, planner)
+            batch.read(self._restore, planner)
+        finally:
+            self._restore.pause()
 
     def _refuse_lost_moments(self, wanted: Iterable[str]) -> None:
         """A fresh optimizer has no state: loading into its state_dict would take the groups and lose all moments."""

@@ -251,6 +251,7 @@ class _Plan:
             error.add_note(torn)
             raise
         finally:
+            restore.pause()
             if self.written:
                 import torch
 
