@@ -15,8 +15,10 @@
 namespace ckpt::client {
 namespace {
 
-// Chunks that are looked at before all are, and before the caller is asked whether to go on.
-constexpr std::size_t kProbes = 16;
+// Before all chunks are compared, one in so many is, and no fewer than so many. If none is right no other is looked at.
+constexpr std::size_t kProbeStep = 16;
+constexpr std::size_t kLeastProbes = 64;
+// Chunks that are compared before the caller is asked whether to go on.
 constexpr std::size_t kWindow = 256;
 // Ranges in one Want: what the server takes.
 constexpr int kMaxRanges = 16384;
@@ -263,7 +265,7 @@ absl::Status RestoreJob::DropHeld(Reading& reading) const {
     if (reading.missing[ordinal]) chunks.push_back(ordinal);
   // A few tell whether it is worth a look at all.
   bool some = false;
-  const std::size_t step = std::max<std::size_t>(1, chunks.size() / kProbes);
+  const std::size_t step = std::clamp<std::size_t>(chunks.size() / kLeastProbes, 1, kProbeStep);
   for (std::size_t i = step / 2; i < chunks.size() && !some; i += step) some = IsHeld(chunks[i], reading);
   if (!some) return absl::OkStatus();
   Interrupts interrupts(connection_->options.interrupted);
@@ -337,16 +339,10 @@ absl::Status RestoreJob::FetchMissing(Reading& reading) {
   reading.next_wanted = 0;
   reading.wrong = false;
   const absl::Status status = stream->Fetch([&] { return NextWant(reading); },
-                                            [&](const ChunkPieces& chunk) { return TakeChunk(chunk, reading); },
-                                            /*last=*/!options_.keep_stream);
-  if (status.ok() && options_.keep_stream) stream_ = std::move(stream);
+                                            [&](const ChunkPieces& chunk) { return TakeChunk(chunk, reading); });
+  if (status.ok()) stream_ = std::move(stream);
   // The sink's own errors are final, whatever their code.
-  if (!reading.sink_status.ok()) return absl::OkStatus();
-  CKPT_RETURN_IF_ERROR(status);
-  if (reading.missing_chunks != 0 && !reading.wrong)
-    return MakeError(absl::StatusCode::kInternal, "PROTOCOL",
-                     absl::StrCat("the server ended the restore ", reading.missing_chunks, " chunks too early"));
-  return absl::OkStatus();
+  return reading.sink_status.ok() ? status : absl::OkStatus();
 }
 
 // The next ranges of chunks that are still missing.

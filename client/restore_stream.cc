@@ -2,10 +2,13 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "base/status.h"
 
 namespace ckpt::client {
 namespace {
+
+constexpr std::string_view kUnasked = "the server sent payload that nobody had asked for";
 
 absl::Status Unexpected(std::string_view what) { return MakeError(absl::StatusCode::kInternal, "PROTOCOL", what); }
 
@@ -23,7 +26,7 @@ absl::StatusOr<std::unique_ptr<RestoreStream>> RestoreStream::Open(
       return Unexpected("the server ended the restore before its description was complete");
     }
     CKPT_ASSIGN_OR_RETURN(RestoreMessage message, RestoreMessage::Parse(stream->stream_.Take()));
-    if (message.chunk() != nullptr) return Unexpected("the server sent payload that nobody had asked for");
+    if (message.chunk() != nullptr) return Unexpected(kUnasked);
     complete = message.message().has_start();
     CKPT_RETURN_IF_ERROR(take(std::move(message.message())));
   }
@@ -31,31 +34,30 @@ absl::StatusOr<std::unique_ptr<RestoreStream>> RestoreStream::Open(
 }
 
 absl::Status RestoreStream::Fetch(const std::function<v1::Want()>& next_want,
-                                  const std::function<absl::Status(const ChunkPieces&)>& take, bool last) {
-  bool more = true;
+                                  const std::function<absl::Status(const ChunkPieces&)>& take) {
   std::uint64_t coming = 0;  // chunks
-  while (more || last || coming != 0) {
+  for (bool more = true; more || coming != 0;) {
     switch (stream_.Wait(more)) {
       case RawStream::Event::kRoom: {
         v1::RestoreRequest request;
         *request.mutable_want() = next_want();
         more = request.want().ranges_size() != 0;
+        if (!more) break;
         for (const v1::Want::Range& range : request.want().ranges()) coming += range.chunk_count();
-        if (more) {
-          stream_.Write(EncodeMessage(request));
-        } else if (last) {
-          stream_.HalfClose();
-        }
+        stream_.Write(EncodeMessage(request));
         break;
       }
       case RawStream::Event::kMessage: {
         CKPT_ASSIGN_OR_RETURN(const RestoreMessage message, RestoreMessage::Parse(stream_.Take()));
         if (message.chunk() == nullptr) break;
+        if (coming == 0) return Unexpected(kUnasked);
         CKPT_RETURN_IF_ERROR(take(*message.chunk()));
         --coming;
         break;
       }
-      case RawStream::Event::kEnded: return stream_.Finish();
+      case RawStream::Event::kEnded:
+        CKPT_RETURN_IF_ERROR(stream_.Finish());
+        return Unexpected(absl::StrCat("the server ended the restore ", coming, " chunks too early"));
     }
   }
   return absl::OkStatus();

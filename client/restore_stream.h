@@ -19,10 +19,10 @@ class RestoreStream {
   static absl::StatusOr<std::unique_ptr<RestoreStream>> Open(
       Connection& connection, v1::RestoreBegin begin, const std::function<absl::Status(v1::RestoreResponse)>& take);
 
-  // Sends the wants that `next_want` gives, until it gives an empty one, and each chunk that comes to `take`. If it is
-  // the last Fetch the call ends with it, and so it does with any error; else it returns with the last chunk.
+  // Sends the wants that `next_want` gives, until it gives an empty one, and each chunk that comes to `take`, until
+  // all have come. After an error the stream is of no more use.
   absl::Status Fetch(const std::function<v1::Want()>& next_want,
-                     const std::function<absl::Status(const ChunkPieces&)>& take, bool last);
+                     const std::function<absl::Status(const ChunkPieces&)>& take);
 
  private:
   explicit RestoreStream(Connection& connection)

@@ -397,10 +397,9 @@ class Client {
   }
 
   Restore OpenRestore(const std::string& reference, std::vector<std::string> components,
-                      std::vector<std::string> include, bool compare, bool keep_stream) {
+                      std::vector<std::string> include, bool compare) {
     ckpt::RestoreOptions options;
     options.compare = compare;
-    options.keep_stream = keep_stream;
     options.reference = reference;
     options.components = std::move(components);
     options.include = std::move(include);
@@ -529,7 +528,7 @@ NB_MODULE(_native, m) {
            nb::arg("step").none(), nb::arg("metrics"), nb::arg("labels"), nb::arg("primary_metric"),
            nb::arg("attempt_key"), nb::arg("rank"), nb::arg("world_size"))
       .def("open_restore", &Client::OpenRestore, nb::arg("reference"), nb::arg("components"), nb::arg("include"),
-           nb::arg("compare") = false, nb::arg("keep_stream") = false)
+           nb::arg("compare") = false)
       .def("remember", &Client::Remember, nb::arg("reference"))
       .def("get_checkpoint", &Client::GetCheckpoint, nb::arg("reference"))
       .def("list_checkpoints", &Client::ListCheckpoints, nb::arg("run"), nb::arg("page"))

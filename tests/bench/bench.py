@@ -143,8 +143,9 @@ def main():
     end_as_interrupted()
     try:
         args.out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=args.out).close()
     except OSError as error:
-        sys.exit(f"bench: {args.out} cannot be made: {error.strerror}")
+        sys.exit(f"bench: no results can be written to {args.out}: {error.strerror}")
     results = {}
     for name in dict.fromkeys(names):
         results[name] = measure(name, args)

@@ -28,7 +28,7 @@
 namespace ckpt::bench {
 namespace {
 
-constexpr std::size_t kSyncBytes = 8 << 20;
+constexpr std::size_t kSyncBytes = 16 << 20;  // as much as a batch of ckptd has at most
 
 class Call final : public Stream<grpc::ServerGenericBidiReactor> {
  public:

@@ -1,13 +1,24 @@
 """Restores into live tensors: the floor, the C++ library, torch.load (also cold), the Python client."""
 
+import os
+
 import ckptd
+import torch
 
 import page_cache
 import trainer
-from measure import Result, alternate, at_least, timed
-from programs import Ckptd, Product, floor_client, floor_server, tensors_of
+from measure import Result, alternate, at_least, at_most, timed
+from programs import Ckptd, Product, floor_client, floor_server, peak_bytes, reset_peak, tensors_of
 
 STREAMS = {"floor, one stream": 1, "floor, two streams": 2}
+LAYOUT = "restore_into, another layout"
+
+
+def transposed(value):
+    """The same tree, all zeros, its matrices with their columns together in memory."""
+    if isinstance(value, dict):
+        return {key: transposed(member) for key, member in value.items()}
+    return torch.zeros(value.T.shape).T.fill_(0) if torch.is_tensor(value) and value.dim() == 2 else value
 
 
 def measure(setting):
@@ -40,6 +51,15 @@ def measure(setting):
             training.train()
             return timed(lambda: client.restore_into("bench:latest", training.state()))
 
+        def layout():
+            live = transposed(training.state())
+            reset_peak(os.getpid())
+            before = peak_bytes(os.getpid())
+            seconds = timed(lambda: client.restore_into("bench:latest", live))
+            beyond = peak_bytes(os.getpid()) - before
+            result.add(f"{LAYOUT}: memory beyond the state", beyond / 2**20, "MiB", at_most(256))
+            return seconds
+
         def same():
             client.restore_into("bench:latest", training.state())
             return timed(lambda: client.restore_into("bench:latest", training.state()))
@@ -61,6 +81,7 @@ def measure(setting):
             "torch.load + load_state_dict": load,
             "torch.load(mmap) + load_state_dict": lambda: load(mmap=True),
             "restore_into": restore,
+            LAYOUT: layout,
             "restore_into, nothing differs": same,
             "restore_into, 10 % of the tensors differ": tenth,
         }

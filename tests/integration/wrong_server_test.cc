@@ -113,10 +113,12 @@ TEST(WrongServer, ACallerThatHasEnoughIsNotKept) {
   }
 }
 
-// Has one checkpoint of one tensor, whose bytes it sends with a bit flipped, and not at all when they are to be
-// checked.
-class ForgetfulServer final : public v1::CheckpointService::Service {
+// Has one checkpoint of one tensor.
+class RestoreServer final : public v1::CheckpointService::Service {
  public:
+  // Answers each want with a chunk of each of these bytes; one with `check` with the end.
+  explicit RestoreServer(std::string chunks) : chunks_(std::move(chunks)) {}
+
   [[nodiscard]] std::string address() const { return serving_.address(); }
   [[nodiscard]] int checks() const { return checks_; }
 
@@ -130,9 +132,11 @@ class ForgetfulServer final : public v1::CheckpointService::Service {
         ++checks_;
         return grpc::Status::OK;
       }
-      v1::RestoreResponse chunk;
-      chunk.mutable_chunk()->set_payload(std::string(kSize, 'y'));
-      stream->Write(chunk);
+      for (const char byte : chunks_) {
+        v1::RestoreResponse chunk;
+        chunk.mutable_chunk()->set_payload(std::string(kSize, byte));
+        stream->Write(chunk);
+      }
     }
     return grpc::Status::OK;
   }
@@ -158,12 +162,13 @@ class ForgetfulServer final : public v1::CheckpointService::Service {
     return messages;
   }
 
+  const std::string chunks_;
   std::atomic<int> checks_ = 0;
   Serving serving_{*this};  // last: goes first
 };
 
 TEST(WrongServer, ARestoreThatEndsBeforeAllHasComeIsAnError) {
-  const ForgetfulServer server;
+  const RestoreServer server("y");  // which is wrong
   const auto restore = ConnectTo(server.address())->OpenRestore(Of("r@0"));
   ASSERT_TRUE(restore.ok()) << restore.status();
   std::vector<char> buffer(kSize);
@@ -171,6 +176,20 @@ TEST(WrongServer, ARestoreThatEndsBeforeAllHasComeIsAnError) {
   EXPECT_EQ(ReasonOf(status), "PROTOCOL");
   EXPECT_THAT(std::string(status.message()), HasSubstr("1 chunks too early"));
   EXPECT_EQ(server.checks(), 1);
+}
+
+TEST(WrongServer, AChunkThatComesUnaskedIsAnError) {
+  const RestoreServer server("xx");
+  const auto restore = ConnectTo(server.address())->OpenRestore(Of("r@0"));
+  ASSERT_TRUE(restore.ok()) << restore.status();
+  std::vector<char> buffer(kSize);
+  const std::vector<void*> buffers = {buffer.data()};
+  absl::Status status = (*restore)->ReadInto(buffers);
+  ASSERT_TRUE(status.ok()) << "all that was asked for has come: " << status;
+  // One that comes only when it has been asked for again is as good as another.
+  for (int i = 0; i < 1000 && status.ok(); ++i) status = (*restore)->ReadInto(buffers);
+  EXPECT_EQ(ReasonOf(status), "PROTOCOL");
+  EXPECT_THAT(std::string(status.message()), HasSubstr("nobody had asked for"));
 }
 
 }  // namespace

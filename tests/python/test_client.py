@@ -91,9 +91,17 @@ def test_an_argument_that_cannot_be_is_named(client, named, arguments):
 @pytest.mark.parametrize("read", ["restore", "restore_into", "load_into", "explain", "checkpoint"])
 def test_a_reference_that_is_no_text_is_refused(client, read):
     state = [{}] if read == "restore_into" else []
-    with pytest.raises(ckptd.InvalidState, match="reference must be a text, not None") as raised:
+    with pytest.raises(ckptd.InvalidState, match="reference must be a str such as") as raised:
         getattr(client, read)(None, *state)
     assert raised.value.reason == "BAD_ARGUMENT"
+
+
+def test_what_is_selected_may_come_from_a_generator(client):
+    client.save("selected", {"model": {"w": torch.ones(2)}, "note": "x"}, epoch=1)
+    assert list(client.restore("selected@1", components=(name for name in ["model"]))) == ["model"]
+    live = {"model": {"w": torch.zeros(2)}, "note": torch.ones(1)}
+    client.restore_into("selected@1", live, components=iter(["model"]))
+    assert torch.equal(live["model"]["w"], torch.ones(2))
 
 
 def test_errors_are_a_tree(client):
@@ -103,11 +111,11 @@ def test_errors_are_a_tree(client):
         client.checkpoint("nonsense")
     with pytest.raises(ckptd.InvalidState, match="HOST:PORT"):
         ckptd.connect("nonsense")
-    with pytest.raises(ckptd.InvalidState, match="not one text"):
+    with pytest.raises(ckptd.InvalidState, match="list of str, not one"):
         client.restore("r@1", components="model")
-    with pytest.raises(ckptd.InvalidState, match="each of include must be a text, not 1"):
+    with pytest.raises(ckptd.InvalidState, match="each of include must be a str, not 1"):
         client.restore("r@1", include=["a", 1])
-    with pytest.raises(ckptd.InvalidState, match="run must be a text"):
+    with pytest.raises(ckptd.InvalidState, match="run must be a str"):
         client.checkpoints(1)
     with pytest.raises(ckptd.Unavailable, match=r"127.0.0.1:1.*is it running"):
         ckptd.Client("127.0.0.1:1", retry_s=0.1).runs()

@@ -1,12 +1,17 @@
 """Restores into tensors that are there."""
 
+import mmap
+import signal
+import threading
+
 import ckptd
 import numpy as np
 import pytest
 import torch
 from ckptd import _restore_into
-from ckptd._decode import StoredTensor
+from conftest import BIN
 from same_state import assert_same
+from server import Server
 from torch import nn
 
 
@@ -44,36 +49,142 @@ def test_layouts_that_differ_are_copied(client):
     assert (live["array"] == state["array"]).all() and (live["big"] == state["big"]).all()
 
 
-def test_what_is_read_aside_takes_little_memory(client, monkeypatch):
-    saved = {f"{i}": torch.randn(500, 600) for i in range(10)} | {"array": np.random.rand(300, 500), "big": torch.randn(1000, 1000)}
+class Watched:
+    """A restore whose slices are noted."""
+
+    def __init__(self, restore):
+        self.restore = restore
+        self.reads = []
+
+    def __getattr__(self, name):
+        return getattr(self.restore, name)
+
+    def read_slices(self, slices):
+        self.reads.append(slices)
+        self.restore.read_slices(slices)
+
+
+@pytest.fixture
+def restore_aside(client, monkeypatch):
+    """Restores with little memory for what is read aside; returns the restore, and the sizes of all memory for that."""
+    made = []
+
+    class Memory(mmap.mmap):
+        def __init__(self, _, size, *__):
+            made.append(size)
+
+    monkeypatch.setattr(_restore_into, "ASIDE_BYTES", 4_000_000)
+    monkeypatch.setattr(_restore_into.mmap, "mmap", Memory)
+
+    def restore(reference, live):
+        made.clear()
+        watched = Watched(
+            client._connection().open_restore(reference, [], [], compare=True)
+        )
+        _restore_into.restore_into(watched, live, [])
+        return watched, made
+
+    return restore
+
+
+def test_what_is_read_aside_comes_in_waves(client, restore_aside):
+    saved = {f"{i}": torch.randn(500, 600) for i in range(10)} | {
+        "array": np.random.rand(300, 500),
+        "big": torch.randn(1000, 1000),
+    }
     saved |= {"view": saved["big"][:, 10:20], "direct": torch.randn(400, 500)}
     client.save("aside", saved, epoch=1)
-    live = {name: np.zeros(value.shape, order="F") if name == "array" else torch.zeros(value.T.shape).T for name, value in saved.items()}
+    live = {
+        name: np.zeros(value.shape, order="F")
+        if name == "array"
+        else torch.zeros(value.T.shape).T
+        for name, value in saved.items()
+    }
     live["direct"] = torch.zeros(400, 500)
-    limit = 4_000_000
-    monkeypatch.setattr(_restore_into, "ASIDE_BYTES", limit)
-    sizes = []
-
-    class Watched:
-        def __init__(self, restore):
-            self.restore = restore
-
-        def __getattr__(self, name):
-            return getattr(self.restore, name)
-
-        def read_into(self, addresses):
-            sizes.append(sum(size for size, address in zip(stored, addresses, strict=True) if address))
-            self.restore.read_into(addresses)
-
     for round_trip in range(2):
-        restore = client._connection().open_restore("aside@1", [], [], compare=True, keep_stream=True)
-        stored = [StoredTensor(*fields).size_bytes for fields in restore.tensors()]
-        sizes.clear()
-        _restore_into.restore_into(Watched(restore), live, [])
-        assert len(sizes) > 4 and all(size <= limit for size in sizes), sizes
+        restore, made = restore_aside("aside@1", live)
+        assert len(restore.reads) > 3
+        assert len(made) == 1 and made[0] <= 4_000_000, "all waves use one memory"
         for name, value in saved.items():
             assert (live[name] == value).all(), name
-        assert (restore.fetched_bytes() == 0) == bool(round_trip), "what is right already is not sent"
+        assert (restore.fetched_bytes() == 0) == bool(round_trip), (
+            "what is right already is not sent"
+        )
+
+
+def test_what_is_large_is_read_aside_in_parts(client, restore_aside):
+    saved = {
+        "wide": torch.randn(13, 1 << 18),
+        "odd": torch.randn(3, 1000, 1001),
+        "column": torch.randn(1, 2_000_001, 1).to(torch.bfloat16),
+        "permuted": torch.randn(40, 50, 2000).permute(2, 0, 1),
+        "array": np.asfortranarray(np.random.rand(700, 900)),
+        "rows": np.random.rand(1100, 600),
+    }
+    assert all(value.nbytes > 4_000_000 for value in saved.values())
+    shared = torch.randn(1100, 1000)
+    saved |= {"shared": shared, "again": shared}
+    client.save("parts", saved, epoch=1)
+    live = {
+        "wide": torch.zeros(1 << 18, 13).T,
+        "odd": torch.zeros(1001, 1000, 3).permute(2, 1, 0),
+        "column": torch.zeros(1, 4_000_002, 1, dtype=torch.bfloat16)[:, ::2],
+        "permuted": torch.zeros(2000, 40, 50),
+        "array": np.zeros((700, 900)),
+        "rows": np.zeros((600, 1100)).T,
+        "shared": torch.zeros(1000, 1100).T,
+        "again": torch.zeros(1000, 2200).T[::2],
+    }
+    restore, made = restore_aside("parts@1", live)
+    assert len(restore.reads) > 2 * len(saved)
+    assert made[0] <= 4_000_000
+    for name, value in saved.items():
+        assert (live[name] == value).all(), name
+    restore, _ = restore_aside("parts@1", live)
+    # Of parts that do not end where chunks do, the chunks at their edges come again.
+    assert restore.fetched_bytes() < 2 * (len(restore.reads) << 20)
+    live["wide"][5, 7] = 0
+    client.save("wide", {"wide": saved["wide"]}, epoch=1)
+    restore, _ = restore_aside("wide@1", {"wide": live["wide"]})
+    assert restore.fetched_bytes() == 1 << 20
+    assert torch.equal(live["wide"], saved["wide"])
+
+
+def test_a_tensor_with_views_is_read_aside_whole(client, restore_aside):
+    base = torch.randn(1200, 1000)
+    saved = {"base": base, "view": base[:, 3:5]}
+    client.save("views", saved, epoch=1)
+    live = {"base": torch.zeros(1000, 1200).T, "view": torch.zeros(1200, 2)}
+    _, made = restore_aside("views@1", live)
+    assert made == [4_800_000]
+    assert torch.equal(live["base"], base) and torch.equal(live["view"], base[:, 3:5])
+
+
+def test_a_failure_of_ones_own_says_so_and_gives_the_stream_back(tmp_path, monkeypatch):
+    with Server(
+        BIN / "ckptd",
+        tmp_path / "store",
+        tmp_path / "log",
+        words=["--max-streams", "1"],
+    ) as server:
+        client = ckptd.Client(server.address)
+        client.save("own", {"a": torch.ones(3000), "b": torch.ones(30, 100)}, epoch=1)
+        live = {"a": torch.zeros(3000), "b": torch.zeros(100, 30).T}
+
+        def fail(to, source):
+            raise RuntimeError("no memory on the device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(_restore_into, "_copy", fail)
+            with pytest.raises(RuntimeError, match="no memory") as raised:
+                client.restore_into("own@1", live)
+        assert raised.value.__notes__ == [
+            "the state is torn: part of it has been restored"
+        ]
+        client.restore_into(
+            "own@1", live
+        )  # while the exception holds what it was raised from
+        assert live["a"].sum() == 3000 and live["b"].sum() == 3000
 
 
 def test_all_differences_are_listed_and_nothing_is_written(client):
@@ -101,12 +212,6 @@ def test_autograd_is_told(client):
 
 
 def test_a_failure_in_the_middle_says_that_the_state_is_torn(tmp_path):
-    import signal
-    import threading
-
-    from conftest import BIN
-    from server import Server
-
     with Server(BIN / "ckptd", tmp_path / "store", tmp_path / "ckptd.log") as server:
         client = ckptd.Client(server.address, retry_s=0.2)
         client.save("torn", {"w": torch.ones(100_000_000)}, epoch=1)

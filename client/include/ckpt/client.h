@@ -133,12 +133,9 @@ struct RestoreOptions {
   std::vector<std::string> include = {};
 
   // Look first at what is in the memory that ReadInto and ReadSlices are given, and fetch only what is not right there:
-  // for live tensors that may be those of the checkpoint, or nearly.
+  // for live tensors that may be those of the checkpoint, or nearly. One chunk in 16 is looked at, and no fewer than 64:
+  // if none of them is right, all are fetched.
   bool compare = false;
-
-  // All reads use one stream, until Pause. Else a read ends its stream, and the next one opens another, for which the
-  // server sends the whole description again.
-  bool keep_stream = false;
 
   // Called from the reading thread.
   std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)> progress = {};
@@ -193,8 +190,8 @@ class Restore {
   // (BAD_SLICE).
   virtual absl::Status ReadSlices(std::span<const Slice> slices) = 0;
 
-  // Gives the server's stream, if there is one, back until the next read, which opens another one: a server serves so
-  // many at once. What is read then is the same version still.
+  // Gives the server's stream back, which is open from OpenRestore on: a server serves so many at once. The next read
+  // opens another one, for which the whole description comes again. What is read then is the same version still.
   virtual void Pause() = 0;
 
   // Bytes of payload that the server has sent so far.

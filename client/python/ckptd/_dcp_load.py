@@ -103,9 +103,7 @@ class StorageReader(storage.StorageReader):
 
     def _opened(self, reference: str) -> OpenCheckpoint:
         return OpenCheckpoint(
-            connect(self.address, domain=self.domain)
-            ._connection()
-            .open_restore(reference, [], [], compare=True, keep_stream=True)
+            connect(self.address, domain=self.domain)._connection().open_restore(reference, [], [], compare=True)
         )
 
     def __getstate__(self) -> dict[str, Any]:

@@ -23,12 +23,10 @@ from torch.distributed.checkpoint.planner import LoadItemType, LoadPlan, LoadPla
 from ckptd import _kinds, _native
 from ckptd._decode import Opaque, StoredTensor, _Decoder, _Describer, _Memory
 from ckptd._errors import Error, InvalidState
-from ckptd._restore_into import _live_tensors
+from ckptd._restore_into import Slice, _live_tensors
 
 _PARAM_GROUPS = re.compile(r"(?:.*\.)?param_groups(?=\.|$)")  # an optimizer's, at the start of a key
 _BATCH = 256 << 20  # bytes that are held besides the tensors that are loaded into
-
-_Slice = tuple[int, tuple[int, ...], tuple[int, ...], int, tuple[int, ...]]  # see _native.Restore.read_slices
 
 
 class OpenCheckpoint:
@@ -169,7 +167,7 @@ class OpenCheckpoint:
 
     def _view(
         self, stored: StoredTensor, value: torch.Tensor, offset: tuple[int, ...], shape: tuple[int, ...]
-    ) -> tuple[_Slice, torch.Tensor]:
+    ) -> tuple[Slice, torch.Tensor]:
         """A slice of a tensor that shows others' bytes, and memory for it."""
         assert stored.view_of is not None
         base = self._tensors[stored.view_of]
@@ -251,13 +249,13 @@ class _Batch:
     """Slices that are read together."""
 
     def __init__(self) -> None:
-        self.slices: list[_Slice] = []
+        self.slices: list[Slice] = []
         self.copies: list[_Copy] = []
         self.held_bytes = 0
 
     def add(
         self,
-        slice_of: _Slice,
+        slice_of: Slice,
         item: ReadItem,
         target: torch.Tensor,
         live: torch.Tensor | None,
@@ -310,6 +308,6 @@ def _memory_order(stored: StoredTensor) -> list[int]:
     return sorted(dims, key=lambda dim: -stored.strides[dim]) if stored.strides else list(dims)
 
 
-def _slice(number: int, offset: tuple[int, ...], target: torch.Tensor) -> _Slice:
+def _slice(number: int, offset: tuple[int, ...], target: torch.Tensor) -> Slice:
     steps = tuple(stride * target.element_size() for stride in target.stride())
     return number, offset, tuple(target.shape), target.data_ptr(), steps

@@ -55,6 +55,7 @@ def decode(restore: _native.Restore, map_location: Any = None, allow_pickle: boo
             kinds.setdefault(shown, kinds[number])
     memory = _Memory(tensors, kinds)
     restore.read_into(memory.addresses)
+    restore.pause()
     return _Decoder(tensors, memory, map_location).run(nodes)
 
 

@@ -67,12 +67,7 @@ class Client:
         world_size: int,
     ) -> dict[str, Any]: ...
     def open_restore(
-        self,
-        reference: str,
-        components: list[str],
-        include: list[str],
-        compare: bool = False,
-        keep_stream: bool = False,
+        self, reference: str, components: list[str], include: list[str], compare: bool = False
     ) -> Restore: ...
     def remember(self, reference: str) -> None: ...
     def get_checkpoint(self, reference: str) -> dict[str, Any]: ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import itertools
+import math
 import mmap
 import sys
 from collections.abc import Iterator
@@ -18,10 +19,13 @@ from ckptd._errors import Error, InvalidState
 if TYPE_CHECKING:
     import torch
 
-# A tensor that cannot be read to where it is wanted is read aside and copied: so many bytes, or one tensor, at a time.
+# A tensor that cannot be read to where it is wanted is read aside and copied, so many bytes at a time. Larger ones come
+# in parts that end where chunks do, if they can.
 ASIDE_BYTES = 128 << 20
+_CHUNK_BYTES = 1 << 20  # the largest; smaller ones mostly divide it
 _ALIGNMENT = 64
 
+Slice = tuple[int, tuple[int, ...], tuple[int, ...], int, tuple[int, ...]]  # see _native.Restore.read_slices
 Path = tuple[Any, ...]  # the keys, indices and "@name"s from the root
 
 
@@ -198,6 +202,21 @@ class _Place(NamedTuple):
     address: int  # of that byte; 0 when there are none
 
 
+class _Box(NamedTuple):
+    """Some of a tensor, which lies together in the stored bytes."""
+
+    offset: tuple[int, ...]
+    shape: tuple[int, ...]
+
+
+class _Aside(NamedTuple):
+    """What is read aside in one go."""
+
+    base: int  # number of the tensor that has the bytes
+    box: _Box | None  # None: all of it
+    size_bytes: int
+
+
 class _Plan:
     """Where each stored tensor's bytes go, and what is copied from there."""
 
@@ -237,13 +256,13 @@ class _Plan:
 
     def run(self, restore: _native.Restore) -> None:
         waves = list(self.waves())
-        size = max((sum(map(self.size_aside, wave)) for wave in waves), default=0)
+        size = max((sum(map(_aligned, wave)) for wave in waves), default=0)
         memory = mmap.mmap(-1, max(1, size), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # all of them use it
         torn = "the state is torn: part of it has been restored"
         try:
-            self.read(restore, self.direct)
+            self.read_direct(restore)
             for wave in waves:
-                self.read(restore, self.place_aside(wave, memory))
+                self.read_aside(restore, wave, memory)
         except Error as error:
             error.args = (f"{error.args[0]}; {torn}", *error.args[1:])
             raise
@@ -257,47 +276,95 @@ class _Plan:
 
                 torch.autograd.graph.increment_version(self.written)  # who had saved them for backward is told
 
-    def waves(self) -> Iterator[list[int]]:
+    def waves(self) -> Iterator[list[_Aside]]:
         """What is read aside, so much at a time that it takes little memory."""
-        wave: list[int] = []
+        wave: list[_Aside] = []
         size = 0
-        for base in self.copies:
-            if base in self.direct:
-                continue
-            if wave and size + self.size_aside(base) > ASIDE_BYTES:
+        for aside in itertools.chain.from_iterable(self.parts(base) for base in self.copies if base not in self.direct):
+            if wave and size + _aligned(aside) > ASIDE_BYTES:
                 yield wave
                 wave, size = [], 0
-            wave.append(base)
-            size += self.size_aside(base)
+            wave.append(aside)
+            size += _aligned(aside)
         if wave:
             yield wave
 
-    def size_aside(self, base: int) -> int:
-        return -(-self.tensors[base].size_bytes // _ALIGNMENT) * _ALIGNMENT
+    def parts(self, base: int) -> Iterator[_Aside]:
+        stored = self.tensors[base]
+        is_seen_otherwise = any(leaf.number != base for leaf in self.copies[base])
+        if stored.size_bytes <= ASIDE_BYTES or is_seen_otherwise:
+            yield _Aside(base, None, stored.size_bytes)
+            return
+        shape = stored.shape
+        strides = stored.strides or _kinds.row_major(shape)
+        outer: list[int] = []  # dimensions of which one index is more than is read in one go
+        step_bytes = stored.size_bytes  # of one index of the next
+        for dim in sorted(range(len(shape)), key=lambda d: (shape[d] > 1, strides[d]), reverse=True):
+            step_bytes //= shape[dim]
+            if step_bytes <= ASIDE_BYTES:
+                break
+            outer.append(dim)
+        count = ASIDE_BYTES // step_bytes
+        whole_chunks = _CHUNK_BYTES // math.gcd(_CHUNK_BYTES, step_bytes)  # so many steps are some
+        if count > whole_chunks:
+            count -= count % whole_chunks
+        for index in itertools.product(*(range(shape[d]) for d in outer)):
+            for begin in range(0, shape[dim], count):
+                offset, extents = [0] * len(shape), list(shape)
+                for d, i in zip(outer, index, strict=True):
+                    offset[d], extents[d] = i, 1
+                offset[dim], extents[dim] = begin, min(count, shape[dim] - begin)
+                yield _Aside(base, _Box(tuple(offset), tuple(extents)), extents[dim] * step_bytes)
 
-    def place_aside(self, bases: list[int], memory: mmap.mmap) -> dict[int, _Place]:
-        """Places in the memory, which get what is live now: what is right there is not read."""
-        begin = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-        places = {}
-        offset = 0
-        for base in bases:
-            place = _Place(memory, offset, begin + offset if self.tensors[base].size_bytes else 0)
-            offset += self.size_aside(base)
-            for leaf in self.copies[base]:
-                _copy(_show(leaf, place), leaf.live)
-            places[base] = place
-        return places
-
-    def read(self, restore: _native.Restore, places: dict[int, _Place]) -> None:
-        """Reads what belongs there, and copies it to where else it is wanted."""
+    def read_direct(self, restore: _native.Restore) -> None:
         addresses = [0] * len(self.tensors)
-        for base, place in places.items():
+        for base, place in self.direct.items():
             addresses[base] = place.address
         if any(addresses):
             restore.read_into(addresses)
-        for base, place in places.items():
+        for base, place in self.direct.items():
             for leaf in self.copies.get(base, ()):
-                _copy(leaf.live, _show(leaf, place))
+                _copy(leaf.live, _show(leaf, place, None))
+
+    def read_aside(self, restore: _native.Restore, wave: list[_Aside], memory: mmap.mmap) -> None:
+        """Reads to memory that has what is live now, so that what is right there is not sent, and copies it back."""
+        begin = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        offset = 0
+        slices = []
+        pairs = []  # of what is live, and of what is stored for it
+        for aside in wave:
+            if not aside.size_bytes:
+                continue
+            pairs += [
+                (_part(leaf.live, aside.box), _show(leaf, _Place(memory, offset, begin + offset), aside.box))
+                for leaf in self.copies[aside.base]
+            ]
+            slices.append(self.slice_of(aside, begin + offset))
+            offset += _aligned(aside)
+        for live, shown in pairs:
+            _copy(shown, live)
+        if slices:
+            restore.read_slices(slices)
+        for live, shown in pairs:
+            _copy(live, shown)
+
+    def slice_of(self, aside: _Aside, address: int) -> Slice:
+        stored = self.tensors[aside.base]
+        item = stored.size_bytes // math.prod(stored.shape)
+        steps = tuple(stride * item for stride in stored.strides or _kinds.row_major(stored.shape))
+        offset, shape = aside.box or ((0,) * len(steps), stored.shape)
+        return aside.base, offset, shape, address, steps
+
+
+def _aligned(aside: _Aside) -> int:
+    return -(-aside.size_bytes // _ALIGNMENT) * _ALIGNMENT
+
+
+def _part(live: Any, box: _Box | None) -> Any:
+    if box is None:
+        return live
+    begins = zip(box.offset, box.shape, strict=True)
+    return live[tuple(slice(begin, begin + extent) for begin, extent in begins)[: live.ndim]]
 
 
 def _copy(to: Any, source: Any) -> None:
@@ -310,14 +377,15 @@ def _copy(to: Any, source: Any) -> None:
         to.copy_(source)
 
 
-def _show(leaf: _Leaf, place: _Place) -> Any:
-    """What was saved of the leaf, in the place of its bytes."""
+def _show(leaf: _Leaf, place: _Place, box: _Box | None) -> Any:
+    """What was saved of the leaf, or of this part of it, in the place of the bytes."""
     if leaf.type_name:
         import numpy
 
         order: Literal["F", "C"] = "F" if leaf.stored.strides else "C"
         raw = place.memory.reshape(-1, order="A").view(numpy.uint8) if _is_array(place.memory) else place.memory
-        return numpy.ndarray(leaf.live.shape, leaf.live.dtype, raw, place.offset, order=order)
+        shape = box.shape[: leaf.live.ndim] if box else leaf.live.shape
+        return numpy.ndarray(shape, leaf.live.dtype, raw, place.offset, order=order)
     import torch
 
     shown = torch.empty(0, dtype=leaf.live.dtype, device="cpu")
@@ -326,5 +394,5 @@ def _show(leaf: _Leaf, place: _Place) -> Any:
     memory = place.memory
     if isinstance(memory, mmap.mmap):
         memory = torch.frombuffer(memory, dtype=torch.uint8).untyped_storage()
-    shown.set_(memory, offset // shown.element_size(), leaf.stored.shape, strides)
+    shown.set_(memory, offset // shown.element_size(), box.shape if box else leaf.stored.shape, strides)
     return shown
