@@ -133,8 +133,8 @@ struct RestoreOptions {
   std::vector<std::string> include = {};
 
   // Look first at what is in the memory that ReadInto and ReadSlices are given, and fetch only what is not right there:
-  // for live tensors that may be those of the checkpoint, or nearly. One chunk in 16 is looked at, and no fewer than 64:
-  // if none of them is right, all are fetched.
+  // for live tensors that may be those of the checkpoint, or nearly. One chunk in 16 is looked at, and no fewer than
+  // 64: if none of them is right, all are fetched.
   bool compare = false;
 
   // Called from the reading thread.
