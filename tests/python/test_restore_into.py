@@ -127,7 +127,7 @@ def test_what_is_large_is_read_aside_in_parts(client, restore_aside):
     client.save("parts", saved, epoch=1)
     live = {
         "wide": torch.zeros(1 << 18, 13).T,
-        "odd": torch.zeros(1001, 1000, 3).permute(2, 1, 0),
+        "odd": nn.Parameter(torch.zeros(1001, 1000, 3).permute(2, 1, 0)),
         "column": torch.zeros(1, 4_000_002, 1, dtype=torch.bfloat16)[:, ::2],
         "permuted": torch.zeros(2000, 40, 50),
         "array": np.zeros((700, 900)),
@@ -140,6 +140,7 @@ def test_what_is_large_is_read_aside_in_parts(client, restore_aside):
     assert made[0] <= 4_000_000
     for name, value in saved.items():
         assert (live[name] == value).all(), name
+    assert live["odd"].is_leaf and live["odd"].grad_fn is None
     restore, _ = restore_aside("parts@1", live)
     # Of parts that do not end where chunks do, the chunks at their edges come again.
     assert restore.fetched_bytes() < 2 * (len(restore.reads) << 20)
