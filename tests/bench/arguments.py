@@ -34,6 +34,16 @@ def rounds(word):
     return count
 
 
+def seconds(word):
+    try:
+        length = float(word)
+    except ValueError:
+        length = -1
+    if not 0 <= length <= 3600:  # not nan either
+        raise argparse.ArgumentTypeError(f"{word}: seconds, from 0 to 3600")
+    return length
+
+
 def folder(word):
     """A folder that is there, to write into."""
     path = Path(word).resolve()

@@ -40,7 +40,7 @@ def measure(setting):
             "save_async: stall": save_async,
             "dcp.async_save: stall": dcp_async,
         }
-        alternate(result, setting.rounds, sides, training.train)
+        alternate(result, setting, sides, training.train)
     result.ratio(
         "time: stall of save_async / clone of the state", "save_async: stall", "clone of the state", at_most(1.2)
     )

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import page_cache
 import report
-from arguments import folder, gib, one_of, rounds
+from arguments import folder, gib, one_of, rounds, seconds
 from programs import BIN, ROOT
 
 BUILD = BIN.parent
@@ -39,6 +39,7 @@ GROUPS = {"goals": GOALS, "pytorch": PYTORCH, "all": SUBJECTS}
 class Setting:
     gib: float
     rounds: int
+    rest_s: float
     folder: Path  # a new one, for stores and files
 
     @property
@@ -73,6 +74,7 @@ def describe(setting, folder):
     return {
         "size_gib": setting.gib,
         "rounds": setting.rounds,
+        "rest_s": setting.rest_s,
         "cores": os.cpu_count(),
         "processor": processor(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
@@ -94,7 +96,7 @@ Goals are meant for --size 1. The load of the machine before it began was {load_
 def measure(name, args):
     """Measures one subject, and writes what came out."""
     with tempfile.TemporaryDirectory(dir=args.dir, prefix="ckpt-bench-") as scratch:
-        setting = Setting(args.size, args.rounds, Path(scratch))
+        setting = Setting(args.size, args.rounds, args.rest, Path(scratch))
         described = describe(setting, scratch)
         result = {"setting": described, **importlib.import_module(name).measure(setting).as_json()}
     (args.out / f"{name}.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
@@ -125,6 +127,7 @@ def arguments():
     add("--list", action="store_true", help="say what there is to measure")
     add("--size", type=gib, default=1, metavar="GIB", help="size of the state (default 1)")
     add("--rounds", type=rounds, default=5, metavar="N", help="how often each side runs (default 5)")
+    add("--rest", type=seconds, default=0, metavar="S", help="how long the disk rests before each side (default 0 s)")
     add("--dir", type=folder, default=BUILD, help="where stores and files go meanwhile (default: build)")
     add("--out", type=Path, default=BUILD / "bench-results", help="for the results (default: build/bench-results)")
     add("--docs", action="store_true", help="only write all results in --out into docs/performance.md")

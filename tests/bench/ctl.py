@@ -33,7 +33,7 @@ def measure(setting):
             copy.unlink()
             return timed(lambda: server.ctl("restore", "bench:latest", copy))
 
-    alternate(result, setting.rounds, {COPY: copied, "ckptctl save": save, "ckptctl restore": restore})
+    alternate(result, setting, {COPY: copied, "ckptctl save": save, "ckptctl restore": restore})
     result.note("what is copied or restored is in the page cache, but for the first restore after a save")
     result.ratio(f"time: ckptctl restore / {COPY}", "ckptctl restore", COPY, at_most(0.8))
     result.ratio(

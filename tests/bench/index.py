@@ -192,7 +192,7 @@ def measure(setting):
             ]
             result.add(f"save of {tensors} tensors of 1 KiB", tiny, goal=at_most(3))
 
-        alternate(result, setting.rounds, {**starts, "questions": ask})
+        alternate(result, setting, {**starts, "questions": ask})
         for name in starts:
             result.figures[name].goal = at_most(2)
     return result

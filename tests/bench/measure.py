@@ -103,25 +103,26 @@ def timed(work):
     return timed_value(work)[0]
 
 
-def alternate(result, rounds, sides, prepare=None):
+def alternate(result, setting, sides, prepare=None):
     """Calls every side once a round, every second round in reverse order, and notes the seconds that it returns.
 
     Further figures, "SIDE: …", a side adds itself. A round before the first warms up and is not counted. `prepare` is
-    called before each. What was written before is on disk when a side begins.
+    called before each. What was written before is on disk when a side begins, and the disk has rested.
     """
     before = list(result.figures)
-    for number in range(rounds + 1):
+    for number in range(setting.rounds + 1):
         result.counting = number > 0
         if prepare:
             prepare()
         names = list(sides)
         for name in reversed(names) if number % 2 == 0 else names:
             os.sync()
+            time.sleep(setting.rest_s)
             seconds = sides[name]()
             if seconds is not None:  # some only add figures of their own
                 result.add(name, seconds)
         if sys.stderr.isatty():
-            print(f"{result.title}: round {number} of {rounds} done", file=sys.stderr)
+            print(f"{result.title}: round {number} of {setting.rounds} done", file=sys.stderr)
     result.counting = True
     # "SIDE: …" stands below its side, in the order of the sides.
     order = {name: number for number, name in enumerate([*before, *sides])}

@@ -29,6 +29,6 @@ def measure(setting):
                 result.add(f"{name}, {what}: client beyond the state", beyond / MIB, "MiB", at_most(256))
 
     alternate(
-        result, setting.rounds, {"one client": lambda: clients(1), f"{CLIENTS} clients": lambda: clients(CLIENTS)}
+        result, setting, {"one client": lambda: clients(1), f"{CLIENTS} clients": lambda: clients(CLIENTS)}
     )
     return result

@@ -70,7 +70,7 @@ def measure(setting):
             "save: dcp.save": save_shards,
         }
         saves |= {f"save: {tool.name}, file": lambda tool=tool: back_up(tool) for tool in tools}
-        alternate(result, setting.rounds, saves, training.train)
+        alternate(result, setting, saves, training.train)
         with Ckptd(folder) as server:
             client = ckptd.Client(server.address)
             client.save("bench", training.state(), epoch=1)
@@ -91,7 +91,7 @@ def measure(setting):
                 "restore: ckptctl restore, file": restore_file,
             }
             loads |= {f"restore: {tool.name}, file": lambda tool=tool: give_back(tool) for tool in tools}
-            alternate(result, setting.rounds, loads)
+            alternate(result, setting, loads)
     for other in list(saves)[1:]:
         result.ratio(f"time: client.save / {other.removeprefix('save: ')}", "save: client.save", other)
     for other in list(loads)[1:]:

@@ -108,7 +108,7 @@ def measure(setting):
             training.train()
             return timed(lambda: client.restore_into("bench:latest", training.state()))
 
-        alternate(result, setting.rounds, {FILE: file, "restore_into": restore})
+        alternate(result, setting, {FILE: file, "restore_into": restore})
     result.ratio(f"time: restore_into / {FILE}", "restore_into", FILE, at_most(0.5))
     result.ratio(f"time: restore_into / {WITH_OPENSSL}", "restore_into", WITH_OPENSSL)
     result.note("Debian's sha256sum does not use the processor's SHA instructions; openssl does")

@@ -7,9 +7,10 @@ import shutil
 def how(setting):
     """Where it was measured."""
     rounds = f"{setting['rounds']} round{'s' if setting['rounds'] > 1 else ''}"
+    rest = f" with {setting['rest_s']:g} s of rest" if setting.get("rest_s") else ""
     machine = f"{setting['cores']} cores shared by server and client, {setting['processor']}"
     return (
-        f"{setting['size_gib']:g} GiB, {rounds}, alternating; {machine}; stores and files on {setting['file_system']}"
+        f"{setting['size_gib']:g} GiB, {rounds}, alternating{rest}; {machine}; stores and files on {setting['file_system']}"
     )
 
 

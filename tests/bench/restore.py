@@ -95,7 +95,7 @@ def measure(setting):
             }
         else:
             result.note("the folder is memory: nothing can be read from a cold cache")
-        alternate(result, setting.rounds, sides)
+        alternate(result, setting, sides)
     result.least("floor, the faster", STREAMS)
     if on_disk:
         result.least("floor, the faster: from the disk", [f"{name}: from the disk" for name in STREAMS])

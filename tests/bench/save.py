@@ -54,7 +54,7 @@ def measure(setting):
         "torch.save + fsync, a new file": new_file,
         "client.save": client,
     }
-    alternate(result, setting.rounds, sides, training.train)
+    alternate(result, setting, sides, training.train)
     result.least("floor, the faster", STREAMS)
     result.ratio("throughput: library / floor", "floor, the faster", "library", at_least(0.8))
     result.ratio("time: client.save / torch.save + fsync", "client.save", "torch.save + fsync", at_most(1.25))

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,8 @@ EXPECTED = {
         (["save", "--size", "big"], "big is no size"),
         (["save", "--rounds", "0"], "at least one round"),
         (["save", "--rounds", "x"], "at least one round"),
+        (["save", "--rest", "-1"], "-1: seconds, from 0 to 3600"),
+        (["save", "--rest", "nan"], "nan: seconds, from 0 to 3600"),
         (["save", "--dir", "/nowhere"], "/nowhere is no folder"),
         (["save", "--dir", "/etc/passwd"], "/etc/passwd is no folder"),
     ],
@@ -133,7 +136,8 @@ def test_sides_take_turns():
 
         return work
 
-    alternate(result, 2, {"a": side("a", 1.0), "b": side("b", 2.0)})
+    setting = types.SimpleNamespace(rounds=2, rest_s=0)
+    alternate(result, setting, {"a": side("a", 1.0), "b": side("b", 2.0)})
     assert called == ["b", "a", "a", "b", "b", "a"]
     assert {name: figure.values for name, figure in result.figures.items()} == {
         "a": [1.0, 1.0], "a: more": [3, 6], "b": [2.0, 2.0], "b: more": [4, 5]}  # fmt: skip
@@ -159,7 +163,7 @@ def test_fills_a_page(tmp_path):
     result.add("a side", 1.5)
     result.add("memory", 300, "MiB", at_most(256))
     result.note("a note")
-    setting = {"size_gib": 1, "rounds": 5, "cores": 2, "processor": "p", "file_system": "ext4"}
+    setting = {"size_gib": 1, "rounds": 5, "rest_s": 4.0, "cores": 2, "processor": "p", "file_system": "ext4"}
     setting |= {"commit": "c", "date": "2026-01-01T00:00:00"}
     results = {"save": {"setting": setting, **result.as_json()}}
     page = tmp_path / "page.md"
@@ -174,5 +178,6 @@ def test_fills_a_page(tmp_path):
     assert text.count("before") == text.count("after") == text.count("<!-- end -->") == 3
     assert "| save: memory, MiB | 300 | 300 | 300 | ≤ 256: missed |\n<!-- end -->" in text
     assert "| a side, s | 1.500 | 1.500 | 1.500 |  |" in text
+    assert "1 GiB, 5 rounds, alternating with 4 s of rest; 2 cores" in text
     assert "A note." in text and "![A title](plots/save.png)" in text
     assert (tmp_path / "plots/save.png").read_text() == "a picture"

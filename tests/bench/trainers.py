@@ -43,7 +43,7 @@ def measure(setting):
         floor_two: lambda: floor(floor_two, 2, setting.mib),
         floor_many: lambda: floor(floor_many, TRAINERS, TRAINERS * share),
     }
-    alternate(result, setting.rounds, sides)
+    alternate(result, setting, sides)
     result.ratio("throughput: all / one alone", f"{many}: in all", f"{one}: in all", at_least(0.9))
     result.ratio("throughput: all / floor with as many streams", f"{many}: in all", f"{floor_many}: in all")
     result.ratio("throughput: floor, many streams / two", f"{floor_many}: in all", f"{floor_two}: in all")

@@ -48,7 +48,7 @@ def measure(setting):
         }
         client.save("bench", training.state(), epoch=next(epochs))
         embedding_client.save("bench", {"embedding": embedding}, epoch=next(epochs))
-        alternate(result, setting.rounds, sides)
+        alternate(result, setting, sides)
     result.ratio("time: unchanged / torch.save + fsync", "unchanged", "torch.save + fsync", at_most(0.1))
     result.ratio(f"time: {TENTH} / torch.save + fsync", TENTH, "torch.save + fsync", at_most(0.2))
     return result
