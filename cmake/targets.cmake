@@ -81,7 +81,7 @@ set(CKPT_PYTHON ${PROJECT_SOURCE_DIR}/.venv/bin/python CACHE FILEPATH "Python wi
 function(ckpt_python_test name)
   cmake_parse_arguments(ARG "SERIAL;VENV" "SCRIPT;LABEL;TIMEOUT" "ARGS;ENVIRONMENT" ${ARGN})
   if(NOT ARG_TIMEOUT)
-    set(ARG_TIMEOUT 120)
+    set(ARG_TIMEOUT 300)
   endif()
   set(python Python3::Interpreter)
   if(ARG_VENV)
