@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <spdlog/spdlog.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -91,6 +92,11 @@ absl::Status BlockFile::WriteBlocks(std::span<const std::byte> blocks, std::uint
     offset += whole;
   }
   return absl::OkStatus();
+}
+
+bool BlockFile::IsWhole() const {
+  struct stat file = {};
+  return fstat(fd_, &file) == 0 && file.st_nlink != 0 && static_cast<std::uint64_t>(file.st_size) >= size_bytes_;
 }
 
 absl::Status BlockFile::Sync() {

@@ -50,6 +50,9 @@ class BlockFile {
 
   absl::Status Sync();
 
+  // False if the file has been cut or removed by somebody else: what is written to it then may hide that.
+  [[nodiscard]] bool IsWhole() const;
+
   // How much was appended by calls that returned OK.
   [[nodiscard]] std::uint64_t size_bytes() const { return size_bytes_; }
 

@@ -182,7 +182,15 @@ absl::StatusOr<WrittenBatch> FilePackStore::WriteRecords(OpenPack& pack, std::sp
 
 absl::StatusOr<WrittenBatch> FilePackStore::Write(std::string_view domain, std::span<const Record> records,
                                                   const PackId* prefer) {
-  CKPT_ASSIGN_OR_RETURN(OpenPack* const pack, Borrow(domain, prefer));
+  CKPT_ASSIGN_OR_RETURN(OpenPack * pack, Borrow(domain, prefer));
+  while (!pack->file.IsWhole()) {
+    spdlog::error(
+        "{} was cut or removed while ckptd was writing it: checkpoints that use it are damaged; start ckptd again to have "
+        "saves write anew what is gone",
+        PathOf(domain, pack->id).string());
+    Seal(pack);
+    CKPT_ASSIGN_OR_RETURN(pack, Borrow(domain, prefer));
+  }
   absl::StatusOr<WrittenBatch> written = WriteRecords(*pack, records);
   if (!written.ok()) SealFailed(pack, written.status());
   return written;

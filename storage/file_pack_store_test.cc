@@ -235,6 +235,19 @@ TEST_F(FilePackStoreTest, AFileThatFailedIsSealedAndNeverWrittenAgain) {
   }
 }
 
+TEST_F(FilePackStoreTest, AFileThatWasCutOrRemovedIsNotWrittenAgain) {
+  const WrittenBatch cut = Write("a");
+  std::filesystem::resize_file(FileOf(cut.pack), cut.end - 1);
+  const WrittenBatch removed = Write("b", &cut.pack);
+  EXPECT_NE(removed.pack, cut.pack);
+  EXPECT_THAT(sealed_, ElementsAre(cut.pack));
+  EXPECT_EQ(std::filesystem::file_size(FileOf(cut.pack)), cut.end - 1) << "the next start sees it";
+  std::filesystem::remove(FileOf(removed.pack));
+  const WrittenBatch whole = Write("c", &removed.pack);
+  EXPECT_NE(whole.pack, removed.pack);
+  EXPECT_EQ(Payload(whole).value(), "c");
+}
+
 TEST_F(FilePackStoreTest, AFullDiskIsNamedAndTheNextWriteIsANewPack) {
   const WrittenBatch batch = Write("a");
   for (const int error : {ENOSPC, EDQUOT}) {

@@ -1,6 +1,6 @@
 """Measures ckptd beside a floor program and beside what people do without it.
 
-Without a NAME: all that the goals are about. Each NAME leaves NAME.json and NAME.png in the folder of --out.
+Without a NAME: saves, restores, files and copies (see --list). Each NAME leaves NAME.json and NAME.png in the folder of --out.
 """
 
 import argparse
@@ -110,6 +110,8 @@ def measure(name, args):
 def fill_docs(out):
     """Writes what is in the folder of results into docs/performance.md."""
     results = {file.stem: json.loads(file.read_text()) for file in out.glob("*.json")}
+    if not results:
+        sys.exit(f"bench: there are no results in {out}")
     ordered = {name: results[name] for name in SUBJECTS if name in results}
     report.fill(ROOT / "docs/performance.md", ordered, out)
 
@@ -157,6 +159,7 @@ def main():
             print(f"{report.how(setting)}.\n{METHOD.format(**setting)}")
         print(report.text(name, results[name]), flush=True)
     print(report.goals_text(results))
+    print(f"\nAll figures and plots: {args.out}")
 
 
 def end_as_interrupted():

@@ -68,11 +68,16 @@ def section(result):
 
 
 def fill(page, results, plots):
-    """Writes the results into a page, between `<!-- bench NAME -->` and `<!-- end -->`; the plots go beside it."""
+    """Writes the results into a page, between `<!-- bench NAME -->` and `<!-- end -->`; the plots go beside it.
+
+    The goals stay as they are if they are also of a subject of which there is no result.
+    """
 
     def part(match):
         name = match[1]
-        body = markdown(goals(results)) if name == "goals" else None
+        body = None
+        if name == "goals" and set(re.findall(r"^\| (\w+): ", match[0], re.MULTILINE)) <= results.keys():
+            body = markdown(goals(results))
         if name in results:
             body = section(results[name])
             if (plots / f"{name}.png").exists():

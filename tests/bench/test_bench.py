@@ -181,3 +181,11 @@ def test_fills_a_page(tmp_path):
     assert "1 GiB, 5 rounds, alternating with 4 s of rest; 2 cores" in text
     assert "A note." in text and "![A title](plots/save.png)" in text
     assert (tmp_path / "plots/save.png").read_text() == "a picture"
+    report.fill(page, {"other": results["save"]}, tmp_path / "out")
+    assert "| save: memory, MiB |" in page.read_text(), "goals of what was not measured now stay"
+
+
+def test_a_page_is_not_filled_with_nothing(tmp_path):
+    done = subprocess.run([sys.executable, BENCH, "--docs", "--out", tmp_path], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"there are no results in {tmp_path}" in done.stderr

@@ -161,6 +161,14 @@ def test_a_tensor_with_views_is_read_aside_whole(client, restore_aside):
     assert torch.equal(live["base"], base) and torch.equal(live["view"], base[:, 3:5])
 
 
+def test_an_expanded_tensor_is_restored_into_a_whole_one(client):
+    saved = {"a": torch.randn(1000, 1).expand(1000, 500), "b": torch.randn(3, 1, 4000).expand(3, 5, 4000)}
+    client.save("expanded", saved, epoch=1)
+    live = {"a": torch.zeros(1000, 500), "b": torch.zeros(4000, 5, 3).permute(2, 1, 0)}
+    client.restore_into("expanded@1", live)
+    assert torch.equal(live["a"], saved["a"]) and torch.equal(live["b"], saved["b"])
+
+
 def test_a_failure_of_ones_own_says_so_and_gives_the_stream_back(tmp_path, monkeypatch):
     with Server(
         BIN / "ckptd",

@@ -342,7 +342,8 @@ class _Plan:
             slices.append(self.slice_of(aside, begin + offset))
             offset += _aligned(aside)
         for live, shown in pairs:
-            _copy(shown, live)
+            if _is_array(shown) or not _overlaps(shown):  # of an expanded tensor all that is live does not fit
+                _copy(shown, live)
         if slices:
             restore.read_slices(slices)
         for live, shown in pairs:
