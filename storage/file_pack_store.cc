@@ -185,9 +185,8 @@ absl::StatusOr<WrittenBatch> FilePackStore::Write(std::string_view domain, std::
   CKPT_ASSIGN_OR_RETURN(OpenPack * pack, Borrow(domain, prefer));
   while (!pack->file.IsWhole()) {
     spdlog::error(
-        "{} was cut or removed while ckptd was writing it: checkpoints that use it are damaged; start ckptd again to "
-        "have "
-        "saves write anew what is gone",
+        "{} was cut or removed while ckptd was writing it: checkpoints that use it are damaged; start ckptd again, and "
+        "saves write what is gone anew",
         PathOf(domain, pack->id).string());
     Seal(pack);
     CKPT_ASSIGN_OR_RETURN(pack, Borrow(domain, prefer));
