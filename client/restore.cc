@@ -258,23 +258,33 @@ bool RestoreJob::IsHeld(std::uint64_t ordinal, const Reading& reading) const {
   return true;
 }
 
-absl::Status RestoreJob::DropHeld(Reading& reading) const {
-  if (Overlap(reading.destinations)) return absl::OkStatus();  // one's bytes would be written over another's
-  std::vector<std::uint64_t> chunks;
-  for (std::uint64_t ordinal = 0; ordinal < reading.missing.size(); ++ordinal)
-    if (reading.missing[ordinal]) chunks.push_back(ordinal);
-  // A few tell whether it is worth a look at all.
-  bool some = false;
-  const std::size_t step = std::clamp<std::size_t>(chunks.size() / kLeastProbes, 1, kProbeStep);
-  for (std::size_t i = step / 2; i < chunks.size() && !some; i += step) some = IsHeld(chunks[i], reading);
-  if (!some) return absl::OkStatus();
+// Which of the chunks are held, by their place among them; no more is known after the first ones that are, if
+// `until_some`.
+absl::StatusOr<std::vector<char>> RestoreJob::Compare(std::span<const std::uint64_t> chunks, const Reading& reading,
+                                                      bool until_some) const {
   Interrupts interrupts(connection_->options.interrupted);
   std::vector<char> held(chunks.size());
   for (std::size_t begin = 0; begin < chunks.size(); begin += kWindow) {
     const std::size_t count = std::min(kWindow, chunks.size() - begin);
     ParallelFor(count, [&](std::size_t i) { held[begin + i] = IsHeld(chunks[begin + i], reading) ? 1 : 0; });
     CKPT_RETURN_IF_ERROR(interrupts.Check());
+    if (until_some && std::find(held.begin(), held.end(), 1) != held.end()) break;
   }
+  return held;
+}
+
+absl::Status RestoreJob::DropHeld(Reading& reading) const {
+  if (Overlap(reading.destinations)) return absl::OkStatus();  // one's bytes would be written over another's
+  std::vector<std::uint64_t> chunks;
+  for (std::uint64_t ordinal = 0; ordinal < reading.missing.size(); ++ordinal)
+    if (reading.missing[ordinal]) chunks.push_back(ordinal);
+  // A few tell whether it is worth a look at all.
+  std::vector<std::uint64_t> probes;
+  const std::size_t step = std::clamp<std::size_t>(chunks.size() / kLeastProbes, 1, kProbeStep);
+  for (std::size_t i = step / 2; i < chunks.size(); i += step) probes.push_back(chunks[i]);
+  CKPT_ASSIGN_OR_RETURN(const std::vector<char> some, Compare(probes, reading, /*until_some=*/true));
+  if (std::find(some.begin(), some.end(), 1) == some.end()) return absl::OkStatus();
+  CKPT_ASSIGN_OR_RETURN(const std::vector<char> held, Compare(chunks, reading, /*until_some=*/false));
   for (std::size_t i = 0; i < chunks.size(); ++i) {
     if (held[i] == 0) continue;
     reading.missing[chunks[i]] = false;
@@ -333,8 +343,18 @@ absl::Status RestoreJob::Fetch(Reading& reading) {
   return status.ok() ? checked : status;
 }
 
+// A stream that is open may have ended since it was used: then another is opened, which is no second try.
 absl::Status RestoreJob::FetchMissing(Reading& reading) {
-  if (stream_ == nullptr) CKPT_RETURN_IF_ERROR(Reopen());
+  if (stream_ != nullptr) {
+    const std::uint64_t before = fetched_bytes_;
+    const absl::Status status = FetchOverStream(reading);
+    if (!absl::IsUnavailable(status) || fetched_bytes_ != before) return status;
+  }
+  CKPT_RETURN_IF_ERROR(Reopen());
+  return FetchOverStream(reading);
+}
+
+absl::Status RestoreJob::FetchOverStream(Reading& reading) {
   auto stream = std::move(stream_);
   reading.next_wanted = 0;
   reading.wrong = false;

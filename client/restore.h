@@ -72,11 +72,14 @@ class RestoreJob final : public Restore {
   void AddMissing(std::uint64_t tensor, Destinations destinations, Reading& reading) const;
   // Takes what is right where it is out of what is missing.
   absl::Status DropHeld(Reading& reading) const;
+  [[nodiscard]] absl::StatusOr<std::vector<char>> Compare(std::span<const std::uint64_t> chunks, const Reading& reading,
+                                                          bool until_some) const;
   static bool Overlap(Destinations destinations);
   [[nodiscard]] bool IsHeld(std::uint64_t ordinal, const Reading& reading) const;
   static Destinations DestinationsOf(std::uint64_t tensor, const Reading& reading);
   absl::Status Fetch(Reading& reading);
   absl::Status FetchMissing(Reading& reading);
+  absl::Status FetchOverStream(Reading& reading);
   v1::Want NextWant(Reading& reading) const;
   absl::Status TakeChunk(const ChunkPieces& chunk, Reading& reading);
   absl::Status Give(std::uint64_t tensor, const v1::Box& box, ByteRange range, std::span<const Bytes> pieces,

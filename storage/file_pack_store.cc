@@ -184,11 +184,13 @@ absl::StatusOr<WrittenBatch> FilePackStore::Write(std::string_view domain, std::
                                                   const PackId* prefer) {
   CKPT_ASSIGN_OR_RETURN(OpenPack * pack, Borrow(domain, prefer));
   while (!pack->file.IsWhole()) {
-    spdlog::error(
-        "{} was cut or removed while ckptd was writing it: checkpoints that use it are damaged; start ckptd again, and "
-        "saves write what is gone anew",
-        PathOf(domain, pack->id).string());
-    Seal(pack);
+    const std::string path = PathOf(domain, pack->id).string();
+    const bool is_new = pack->records == 0;
+    spdlog::error("{} has been cut or removed: checkpoints that use it are damaged, and saves do without it", path);
+    CKPT_RETURN_IF_ERROR(SealLost(pack));
+    if (is_new)
+      return MakeError(absl::StatusCode::kInternal, "IO_ERROR",
+                       absl::StrCat(path, " is not there, or not as long as it was written, just after it was made"));
     CKPT_ASSIGN_OR_RETURN(pack, Borrow(domain, prefer));
   }
   absl::StatusOr<WrittenBatch> written = WriteRecords(*pack, records);
@@ -219,6 +221,12 @@ void FilePackStore::Seal(OpenPack* pack) {
   if (const absl::Status status = registry_.Sealed(pack->id); !status.ok())
     spdlog::warn("pack {} is not marked as sealed: {}", pack->id.ToHex(), status.ToString());
   Close(pack);
+}
+
+absl::Status FilePackStore::SealLost(OpenPack* pack) {
+  const absl::Status status = registry_.Lost(pack->id);
+  Close(pack);
+  return status;
 }
 
 void FilePackStore::SealFailed(OpenPack* pack, const absl::Status& error) {

@@ -81,6 +81,7 @@ class FilePackStore final : public PackStore {
   absl::Status Append(BlockFile& file, std::span<const Bytes> parts);
   absl::StatusOr<WrittenBatch> WriteRecords(OpenPack& pack, std::span<const Record> records);
   void Seal(OpenPack* pack);
+  absl::Status SealLost(OpenPack* pack);
   void SealFailed(OpenPack* pack, const absl::Status& error);
   void Close(OpenPack* pack);
   absl::StatusOr<std::shared_ptr<ReadFile>> FileOf(std::string_view domain, const PackId& pack) const;

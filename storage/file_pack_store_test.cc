@@ -37,6 +37,10 @@ class FilePackStoreTest : public testing::Test, public PackRegistry {
     sealed_.push_back(pack);
     return absl::OkStatus();
   }
+  absl::Status Lost(const PackId& pack) override {
+    lost_.push_back(pack);
+    return absl::OkStatus();
+  }
 
   void Reopen() {
     store_.reset();
@@ -67,6 +71,7 @@ class FilePackStoreTest : public testing::Test, public PackRegistry {
   const FreshFolder folder_;
   const std::filesystem::path root_ = folder_.path() / "new" / "packs";
   std::vector<PackId> sealed_;
+  std::vector<PackId> lost_;
   std::unique_ptr<FilePackStore> store_;
 };
 
@@ -240,12 +245,14 @@ TEST_F(FilePackStoreTest, AFileThatWasCutOrRemovedIsNotWrittenAgain) {
   std::filesystem::resize_file(FileOf(cut.pack), cut.end - 1);
   const WrittenBatch removed = Write("b", &cut.pack);
   EXPECT_NE(removed.pack, cut.pack);
-  EXPECT_THAT(sealed_, ElementsAre(cut.pack));
+  EXPECT_THAT(lost_, ElementsAre(cut.pack));
   EXPECT_EQ(std::filesystem::file_size(FileOf(cut.pack)), cut.end - 1) << "the next start sees it";
   std::filesystem::remove(FileOf(removed.pack));
   const WrittenBatch whole = Write("c", &removed.pack);
   EXPECT_NE(whole.pack, removed.pack);
   EXPECT_EQ(Payload(whole).value(), "c");
+  EXPECT_THAT(lost_, ElementsAre(cut.pack, removed.pack));
+  EXPECT_THAT(sealed_, testing::IsEmpty());
 }
 
 TEST_F(FilePackStoreTest, AFullDiskIsNamedAndTheNextWriteIsANewPack) {

@@ -44,6 +44,9 @@ class PackRegistry {
 
   // Nothing will be appended to the pack any more. Its length is what was written by the batches that were indexed.
   virtual absl::Status Sealed(const PackId& pack) = 0;
+
+  // The same of a pack whose file was found cut or removed: nothing new may rely on it.
+  virtual absl::Status Lost(const PackId& pack) = 0;
 };
 
 // Thread-safe.

@@ -35,6 +35,7 @@ class RecordingRegistry final : public PackRegistry {
  public:
   absl::Status Announce(const PackId& pack, std::string_view domain) override;
   absl::Status Sealed(const PackId& pack) override;
+  absl::Status Lost(const PackId& pack) override { return Sealed(pack); }
 
   // Announce says what this says; called without a lock.
   std::function<absl::Status(const PackId&, std::string_view)> on_announce;

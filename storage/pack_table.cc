@@ -50,6 +50,15 @@ absl::Status PackTable::Sealed(const PackId& pack) {
   return engine_.Transact(KvEngine::Durability::kLazy, [&](Transaction& txn) { return Seal(txn, pack); });
 }
 
+absl::Status PackTable::Lost(const PackId& pack) {
+  return engine_.Transact(KvEngine::Durability::kSync, [&](Transaction& txn) -> absl::Status {
+    CKPT_RETURN_IF_ERROR(Seal(txn, pack));
+    CKPT_ASSIGN_OR_RETURN(auto row, GetRow<v1::PackRow>(txn, keys::Pack(pack), Hold::kExclusive));
+    row->set_quarantined(true);
+    return PutRow(txn, keys::Pack(pack), *row);
+  });
+}
+
 absl::Status PackTable::Recover(const PackStore& packs) {
   CKPT_ASSIGN_OR_RETURN(const std::vector<PackStore::Listed> files, packs.List());
   std::map<PackId, std::uint64_t> sizes;

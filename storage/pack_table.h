@@ -20,6 +20,7 @@ class PackTable final : public PackRegistry {
 
   absl::Status Announce(const PackId& pack, std::string_view domain) override;
   absl::Status Sealed(const PackId& pack) override;
+  absl::Status Lost(const PackId& pack) override;
 
   // At start-up: seals every pack that a crash left open at the length that its rows reach, and quarantines those whose
   // file is shorter than that, so that nothing new relies on them, for as long as it is.

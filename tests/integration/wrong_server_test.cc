@@ -184,9 +184,8 @@ TEST(WrongServer, AChunkThatComesUnaskedIsAnError) {
   ASSERT_TRUE(restore.ok()) << restore.status();
   std::vector<char> buffer(kSize);
   const std::vector<void*> buffers = {buffer.data()};
-  absl::Status status = (*restore)->ReadInto(buffers);
-  ASSERT_TRUE(status.ok()) << "all that was asked for has come: " << status;
-  // One that comes only when it has been asked for again is as good as another.
+  absl::Status status;
+  // One that comes when it has been asked for again is as good as another.
   for (int i = 0; i < 1000 && status.ok(); ++i) status = (*restore)->ReadInto(buffers);
   EXPECT_EQ(ReasonOf(status), "PROTOCOL");
   EXPECT_THAT(std::string(status.message()), HasSubstr("nobody had asked for"));

@@ -1,6 +1,7 @@
 """The client's calls: what they take, return and raise."""
 
 import datetime
+import os
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ import ckptd
 import numpy as np
 import pytest
 import torch
+from conftest import BIN
 from same_state import assert_same
 from server import Ctl, Server
 from torch import nn
@@ -104,6 +106,19 @@ def test_what_is_selected_may_come_from_a_generator(client):
     assert torch.equal(live["model"]["w"], torch.ones(2))
 
 
+def test_a_pack_that_is_cut_under_a_running_server_is_done_without(tmp_path):
+    with Server(BIN / "ckptd", tmp_path / "store", tmp_path / "log") as server:
+        client = ckptd.Client(server.address)
+        state = {"w": torch.randn(500_000)}
+        client.save("cut", state, epoch=1)
+        (pack,) = (tmp_path / "store/packs/default").glob("*.pack")
+        os.truncate(pack, 100_000)
+        client.save("cut", {"w": torch.randn(500)}, epoch=2)  # finds it
+        assert f"{pack.name} has been cut or removed" in server.log_tail()
+        assert client.save("cut", state, epoch=3).sent_bytes == 2_000_000
+        assert torch.equal(client.restore("cut@3")["w"], state["w"])
+
+
 def test_errors_are_a_tree(client):
     with pytest.raises(ckptd.NotFound, match=r"nosuch.*\[RUN_NOT_FOUND\]"):
         client.restore("nosuch@1")
@@ -165,8 +180,6 @@ print("ready", flush=True)
 client.save("interrupted", {"w": torch.ones(1 << 22)}, epoch=1)
 """
     import signal
-
-    from conftest import BIN
 
     with Server(BIN / "ckptd", tmp_path / "store", tmp_path / "ckptd.log") as server:
         server.process.send_signal(signal.SIGSTOP)
@@ -231,8 +244,6 @@ def test_a_hundred_thousand_tensors(client):
 
 
 def test_ckptctl_writes_what_python_saved(server, client, tmp_path):
-    from conftest import BIN
-
     state = model_state(2)
     client.save("both", state)
     Ctl(BIN / "ckptctl", server.address)("restore", "both@2", tmp_path / "out.pth")

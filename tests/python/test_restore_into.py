@@ -123,7 +123,7 @@ def test_what_is_large_is_read_aside_in_parts(client, restore_aside):
     }
     assert all(value.nbytes > 4_000_000 for value in saved.values())
     shared = torch.randn(1100, 1000)
-    saved |= {"shared": shared, "again": shared}
+    saved |= {"shared": shared, "again": shared, "tied": shared.detach()}
     client.save("parts", saved, epoch=1)
     live = {
         "wide": torch.zeros(1 << 18, 13).T,
@@ -134,6 +134,7 @@ def test_what_is_large_is_read_aside_in_parts(client, restore_aside):
         "rows": np.zeros((600, 1100)).T,
         "shared": torch.zeros(1000, 1100).T,
         "again": torch.zeros(1000, 2200).T[::2],
+        "tied": torch.zeros(1000, 1100).T,
     }
     restore, made = restore_aside("parts@1", live)
     assert len(restore.reads) > 2 * len(saved)
@@ -169,16 +170,16 @@ def test_an_expanded_tensor_is_restored_into_a_whole_one(client):
     assert torch.equal(live["a"], saved["a"]) and torch.equal(live["b"], saved["b"])
 
 
-def test_a_failure_of_ones_own_says_so_and_gives_the_stream_back(tmp_path, monkeypatch):
-    with Server(
-        BIN / "ckptd",
-        tmp_path / "store",
-        tmp_path / "log",
-        words=["--max-streams", "1"],
-    ) as server:
+def test_a_restore_that_fails_gives_the_stream_back(tmp_path, monkeypatch):
+    with Server(BIN / "ckptd", tmp_path / "store", tmp_path / "log", words=["--max-streams", "1"]) as server:
         client = ckptd.Client(server.address)
         client.save("own", {"a": torch.ones(3000), "b": torch.ones(30, 100)}, epoch=1)
         live = {"a": torch.zeros(3000), "b": torch.zeros(100, 30).T}
+        with pytest.raises(ckptd.InvalidState, match="nothing was written") as refused:
+            client.restore_into("own@1", {"a": torch.zeros(3000)})
+        with pytest.raises(ckptd.InvalidState, match="nothing was written"):
+            client.restore_into("own@1", {"a": torch.zeros(3)})  # while the exception holds what it was raised from
+        assert refused.value.reason == "STATE_DIFFERS"
 
         def fail(to, source):
             raise RuntimeError("no memory on the device")
@@ -187,12 +188,8 @@ def test_a_failure_of_ones_own_says_so_and_gives_the_stream_back(tmp_path, monke
             patch.setattr(_restore_into, "_copy", fail)
             with pytest.raises(RuntimeError, match="no memory") as raised:
                 client.restore_into("own@1", live)
-        assert raised.value.__notes__ == [
-            "the state is torn: part of it has been restored"
-        ]
-        client.restore_into(
-            "own@1", live
-        )  # while the exception holds what it was raised from
+        assert raised.value.__notes__ == ["the state is torn: part of it has been restored"]
+        client.restore_into("own@1", live)
         assert live["a"].sum() == 3000 and live["b"].sum() == 3000
 
 

@@ -6,6 +6,7 @@
 //   auto saved = (*client)->SaveState(options, state);           // durable when it returns OK
 //   auto restore = (*client)->OpenRestore({.reference = "resnet50:best"});
 //   absl::Status status = (*restore)->ReadInto(buffers);         // every byte checked
+//   (*restore)->Pause();                                         // others may restore, while it is kept
 //
 // Every error says what happened and what to do; ckpt::ReasonOf (ckpt/status.h) gives its machine-readable reason.
 #pragma once
@@ -190,8 +191,9 @@ class Restore {
   // (BAD_SLICE).
   virtual absl::Status ReadSlices(std::span<const Slice> slices) = 0;
 
-  // Gives the server's stream back, which is open from OpenRestore on: a server serves so many at once. The next read
-  // opens another one, for which the whole description comes again. What is read then is the same version still.
+  // Gives the server's stream back, which is open from OpenRestore on, also after reads: a server serves so many at
+  // once. The next read opens another one, for which the whole description comes again. What is read then is the same
+  // version still.
   virtual void Pause() = 0;
 
   // Bytes of payload that the server has sent so far.

@@ -39,24 +39,26 @@ def decode(restore: _native.Restore, map_location: Any = None, allow_pickle: boo
         DataLoss: stored bytes are damaged, or the description makes no sense.
         Unavailable: the server cannot be reached.
     """
-    nodes = restore.nodes()
-    opaque = next((node for node in nodes if node[0] == _kinds.OPAQUE), None)
-    if opaque is not None and not allow_pickle:
-        raise InvalidState(
-            f"the checkpoint holds a {opaque[5]} as a pickle, which runs code when it is read; "
-            "if you trust who saved it: allow_pickle=True",
-            "PICKLE_NOT_ALLOWED",
-        )
-    tensors = [StoredTensor(*fields) for fields in restore.tensors()]
-    kinds = {node[6]: node[0] for node in nodes if node[0] in _kinds.TENSORS}
-    for number in list(kinds):
-        shown = tensors[number].view_of
-        if shown is not None:
-            kinds.setdefault(shown, kinds[number])
-    memory = _Memory(tensors, kinds)
-    restore.read_into(memory.addresses)
-    restore.pause()
-    return _Decoder(tensors, memory, map_location).run(nodes)
+    try:
+        nodes = restore.nodes()
+        opaque = next((node for node in nodes if node[0] == _kinds.OPAQUE), None)
+        if opaque is not None and not allow_pickle:
+            raise InvalidState(
+                f"the checkpoint holds a {opaque[5]} as a pickle, which runs code when it is read; "
+                "if you trust who saved it: allow_pickle=True",
+                "PICKLE_NOT_ALLOWED",
+            )
+        tensors = [StoredTensor(*fields) for fields in restore.tensors()]
+        kinds = {node[6]: node[0] for node in nodes if node[0] in _kinds.TENSORS}
+        for number in list(kinds):
+            shown = tensors[number].view_of
+            if shown is not None:
+                kinds.setdefault(shown, kinds[number])
+        memory = _Memory(tensors, kinds)
+        restore.read_into(memory.addresses)
+        return _Decoder(tensors, memory, map_location).run(nodes)
+    finally:
+        restore.pause()
 
 
 def describe(restore: _native.Restore) -> Any:

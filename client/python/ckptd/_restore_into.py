@@ -46,12 +46,15 @@ def restore_into(restore: _native.Restore, state: Any, components: list[str]) ->
         InvalidState: shapes, dtypes or the tensors that there are differ: all of that is listed, nothing was written.
         Error: the restore failed in the middle; the message says that the state is torn.
     """
-    tensors = [StoredTensor(*fields) for fields in restore.tensors()]
-    leaves = _match(restore, tensors, state, components)
-    plan = _Plan(tensors)
-    for leaf in leaves:
-        plan.add(leaf)
-    plan.run(restore)
+    try:
+        tensors = [StoredTensor(*fields) for fields in restore.tensors()]
+        leaves = _match(restore, tensors, state, components)
+        plan = _Plan(tensors)
+        for leaf in leaves:
+            plan.add(leaf)
+        plan.run(restore)
+    finally:
+        restore.pause()
 
 
 def _match(restore: _native.Restore, tensors: list[StoredTensor], state: Any, components: list[str]) -> list[_Leaf]:
@@ -270,7 +273,6 @@ class _Plan:
             error.add_note(torn)
             raise
         finally:
-            restore.pause()
             if self.written:
                 import torch
 
@@ -291,8 +293,10 @@ class _Plan:
 
     def parts(self, base: int) -> Iterator[_Aside]:
         stored = self.tensors[base]
-        is_seen_otherwise = any(leaf.number != base for leaf in self.copies[base])
-        if stored.size_bytes <= ASIDE_BYTES or is_seen_otherwise:
+        whole = (stored.dtype, stored.shape, stored.strides, 0)
+        views = (leaf.stored for leaf in self.copies[base] if leaf.number != base)
+        has_parts = all((view.dtype, view.shape, view.strides, view.view_offset_bytes) == whole for view in views)
+        if stored.size_bytes <= ASIDE_BYTES or not has_parts:
             yield _Aside(base, None, stored.size_bytes)
             return
         shape = stored.shape
