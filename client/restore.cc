@@ -278,12 +278,13 @@ absl::Status RestoreJob::DropHeld(Reading& reading) const {
   std::vector<std::uint64_t> chunks;
   for (std::uint64_t ordinal = 0; ordinal < reading.missing.size(); ++ordinal)
     if (reading.missing[ordinal]) chunks.push_back(ordinal);
-  // A few tell whether it is worth a look at all.
-  std::vector<std::uint64_t> probes;
-  const std::size_t step = std::clamp<std::size_t>(chunks.size() / kLeastProbes, 1, kProbeStep);
-  for (std::size_t i = step / 2; i < chunks.size(); i += step) probes.push_back(chunks[i]);
-  CKPT_ASSIGN_OR_RETURN(const std::vector<char> some, Compare(probes, reading, /*until_some=*/true));
-  if (std::find(some.begin(), some.end(), 1) == some.end()) return absl::OkStatus();
+  // Of many chunks a few tell whether it is worth a look at all.
+  if (const std::size_t step = std::min(chunks.size() / kLeastProbes, kProbeStep); step > 1) {
+    std::vector<std::uint64_t> probes;
+    for (std::size_t i = step / 2; i < chunks.size(); i += step) probes.push_back(chunks[i]);
+    CKPT_ASSIGN_OR_RETURN(const std::vector<char> some, Compare(probes, reading, /*until_some=*/true));
+    if (std::find(some.begin(), some.end(), 1) == some.end()) return absl::OkStatus();
+  }
   CKPT_ASSIGN_OR_RETURN(const std::vector<char> held, Compare(chunks, reading, /*until_some=*/false));
   for (std::size_t i = 0; i < chunks.size(); ++i) {
     if (held[i] == 0) continue;
