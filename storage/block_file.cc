@@ -79,6 +79,9 @@ absl::Status BlockFile::Append(std::span<const Bytes> pieces, BlockBuffer& buffe
 
 absl::Status BlockFile::WriteBlocks(std::span<const std::byte> blocks, std::uint64_t offset) {
   while (!blocks.empty()) {
+    struct stat file = {};
+    if (fstat(fd_, &file) != 0) return SystemError("cannot write", path_, errno);
+    if (static_cast<std::uint64_t>(file.st_size) < offset) is_whole_ = false;
     const ssize_t written = pwrite(fd_, blocks.data(), blocks.size(), static_cast<off_t>(offset));
     if (written < 0 && errno == EINTR) continue;
     if (written < 0 && errno == EINVAL && IsDirect(fd_) && SetDirect(fd_, false)) {  // the disk has larger blocks
@@ -94,9 +97,13 @@ absl::Status BlockFile::WriteBlocks(std::span<const std::byte> blocks, std::uint
   return absl::OkStatus();
 }
 
-bool BlockFile::IsWhole() const {
+bool BlockFile::IsWhole() {
+  if (size_bytes_ == 0 || !is_whole_) return is_whole_;
   struct stat file = {};
-  return fstat(fd_, &file) == 0 && file.st_nlink != 0 && static_cast<std::uint64_t>(file.st_size) >= size_bytes_;
+  struct stat named = {};
+  is_whole_ = fstat(fd_, &file) == 0 && static_cast<std::uint64_t>(file.st_size) >= size_bytes_ &&
+              stat(path_.c_str(), &named) == 0 && named.st_dev == file.st_dev && named.st_ino == file.st_ino;
+  return is_whole_;
 }
 
 absl::Status BlockFile::Sync() {

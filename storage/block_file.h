@@ -50,8 +50,10 @@ class BlockFile {
 
   absl::Status Sync();
 
-  // False if the file has been cut or removed by somebody else: what is written to it then may hide that.
-  [[nodiscard]] bool IsWhole() const;
+  // False from when it is seen that somebody else has cut, moved or removed the file: by this call, or by an Append,
+  // which looks before each of its writes, as what it writes may hide it. A file to which nothing was appended is
+  // whole.
+  [[nodiscard]] bool IsWhole();
 
   // How much was appended by calls that returned OK.
   [[nodiscard]] std::uint64_t size_bytes() const { return size_bytes_; }
@@ -62,6 +64,7 @@ class BlockFile {
   std::filesystem::path path_;
   int fd_ = -1;
   std::uint64_t size_bytes_ = 0;
+  bool is_whole_ = true;
   std::string tail_;  // what is in the last block
 };
 

@@ -105,6 +105,32 @@ TEST_F(BlockFileTest, GoesOnAfterAWriteThatEndedWithinABlock) {
   EXPECT_EQ(file.size_bytes(), 100'000U);
 }
 
+TEST_F(BlockFileTest, KnowsThatItWasCutThoughMoreWasWrittenSince) {
+  BlockFile file;
+  EXPECT_TRUE(file.IsWhole()) << "nothing is lost yet";
+  ASSERT_THAT(file.Create(path_), IsOk());
+  ASSERT_THAT(Append(file, {Random(100'000)}), IsOk());
+  EXPECT_TRUE(file.IsWhole());
+  std::filesystem::resize_file(path_, 50'000);
+  ASSERT_THAT(Append(file, {Random(100'000)}), IsOk());
+  EXPECT_GT(std::filesystem::file_size(path_), file.size_bytes());
+  EXPECT_FALSE(file.IsWhole());
+}
+
+TEST_F(BlockFileTest, KnowsThatItsNameIsAnotherFilesNow) {
+  BlockFile file;
+  ASSERT_THAT(file.Create(path_), IsOk());
+  ASSERT_THAT(Append(file, {Random(100)}), IsOk());
+  const std::filesystem::path other = path_.string() + "2";
+  std::filesystem::create_hard_link(path_, other);
+  EXPECT_TRUE(file.IsWhole());
+  std::filesystem::remove(path_);
+  std::filesystem::copy_file(other, path_);
+  EXPECT_FALSE(file.IsWhole());
+  std::filesystem::rename(other, path_);
+  EXPECT_FALSE(file.IsWhole()) << "what was written meanwhile may be missing";
+}
+
 TEST_F(BlockFileTest, WritesPastThePageCache) {
   if (!HasDirect()) GTEST_SKIP() << folder_.path() << " is on a file system without direct I/O";
   const FailingDisk disk(path_);

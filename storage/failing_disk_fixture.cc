@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <functional>
 #include <limits>
 #include <map>
 #include <memory>
@@ -25,6 +26,7 @@ constexpr std::size_t kUnlimited = std::numeric_limits<std::size_t>::max();
 struct Disk {
   std::string part;
   std::map<std::string, int, std::less<>> errors;
+  std::map<std::string, std::function<void()>, std::less<>> after;
   std::size_t limit = kUnlimited;
   bool refuse_direct = false;
   FailingDisk::Writes writes;
@@ -54,6 +56,7 @@ struct Order {
   int error = 0;
   std::size_t limit = kUnlimited;
   bool refuse_direct = false;
+  std::function<void()> after;
 };
 Order OrderFor(std::string_view call, int fd) {
   const MutexLock lock(DiskMutex());
@@ -64,7 +67,9 @@ Order OrderFor(std::string_view call, int fd) {
   disk->calls.push_back(std::string(call) + " " + path);
   if (call == "pwrite") ++(IsDirect(fd) ? disk->writes.direct : disk->writes.cached);
   const auto error = disk->errors.find(call);
-  return {error == disk->errors.end() ? 0 : error->second, disk->limit, disk->refuse_direct};
+  const auto after = disk->after.find(call);
+  return {error == disk->errors.end() ? 0 : error->second, disk->limit, disk->refuse_direct,
+          after == disk->after.end() ? nullptr : after->second};
 }
 
 std::optional<std::uint64_t> FakeFreeBytes() {
@@ -87,6 +92,10 @@ FailingDisk::~FailingDisk() {
 void FailingDisk::Fail(std::string_view call, int error) {
   const MutexLock lock(DiskMutex());
   TheDisk()->errors[std::string(call)] = error;
+}
+void FailingDisk::After(std::string_view call, std::function<void()> act) {
+  const MutexLock lock(DiskMutex());
+  TheDisk()->after[std::string(call)] = std::move(act);
 }
 void FailingDisk::LimitBytes(std::size_t bytes) {
   const MutexLock lock(DiskMutex());
@@ -121,6 +130,14 @@ int Fails(int error) {
   return -1;
 }
 
+template <typename Result>
+Result Done(Result result, const Order& order) {
+  const int error = errno;
+  if (result != -1 && order.after) order.after();
+  errno = error;
+  return result;
+}
+
 }  // namespace
 
 extern "C" {
@@ -128,26 +145,26 @@ extern "C" {
 int fsync(int fd) {
   static auto* const real = Real<int(int)>("fsync");
   const Order order = OrderFor("fsync", fd);
-  return order.error != 0 ? Fails(order.error) : real(fd);
+  return order.error != 0 ? Fails(order.error) : Done(real(fd), order);
 }
 
 int fdatasync(int fd) {
   static auto* const real = Real<int(int)>("fdatasync");
   const Order order = OrderFor("fdatasync", fd);
-  return order.error != 0 ? Fails(order.error) : real(fd);
+  return order.error != 0 ? Fails(order.error) : Done(real(fd), order);
 }
 
 ssize_t pwrite(int fd, const void* data, size_t size, off_t offset) {
   static auto* const real = Real<ssize_t(int, const void*, size_t, off_t)>("pwrite");
   const Order order = OrderFor("pwrite", fd);
   if (order.refuse_direct && IsDirect(fd)) return Fails(EINVAL);
-  return order.error != 0 ? Fails(order.error) : real(fd, data, std::min(size, order.limit), offset);
+  return order.error != 0 ? Fails(order.error) : Done(real(fd, data, std::min(size, order.limit), offset), order);
 }
 
 ssize_t pread(int fd, void* out, size_t size, off_t offset) {
   static auto* const real = Real<ssize_t(int, void*, size_t, off_t)>("pread");
   const Order order = OrderFor("pread", fd);
-  return order.error != 0 ? Fails(order.error) : real(fd, out, std::min(size, order.limit), offset);
+  return order.error != 0 ? Fails(order.error) : Done(real(fd, out, std::min(size, order.limit), offset), order);
 }
 
 int posix_fallocate(int fd, off_t offset, off_t size) {

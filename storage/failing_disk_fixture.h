@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,6 +21,9 @@ class FailingDisk {
 
   // From now on "fsync", "fdatasync", "pwrite", "pread" or "posix_fallocate" fails with this errno; 0: no more.
   void Fail(std::string_view call, int error);
+
+  // Runs `act` after each of these calls that does not fail; not posix_fallocate.
+  void After(std::string_view call, std::function<void()> act);
 
   // pwrite and pread take at most so many bytes at once.
   void LimitBytes(std::size_t bytes);

@@ -80,7 +80,7 @@ FilePackStore::~FilePackStore() {
       pack = open_.front().get();
       CKPT_CHECK(!pack->busy);
     }
-    Seal(pack);
+    if (!Seal(pack).ok()) Close(pack);  // the next start finds what is lost
   }
 }
 
@@ -182,20 +182,22 @@ absl::StatusOr<WrittenBatch> FilePackStore::WriteRecords(OpenPack& pack, std::sp
 
 absl::StatusOr<WrittenBatch> FilePackStore::Write(std::string_view domain, std::span<const Record> records,
                                                   const PackId* prefer) {
-  CKPT_ASSIGN_OR_RETURN(OpenPack * pack, Borrow(domain, prefer));
-  while (!pack->file.IsWhole()) {
-    const std::string path = PathOf(domain, pack->id).string();
-    const bool is_new = pack->records == 0;
-    spdlog::error("{} has been cut or removed: checkpoints that use it are damaged, and saves do without it", path);
-    CKPT_RETURN_IF_ERROR(SealLost(pack));
-    if (is_new)
-      return MakeError(absl::StatusCode::kInternal, "IO_ERROR",
-                       absl::StrCat(path, " is not there, or not as long as it was written, just after it was made"));
-    CKPT_ASSIGN_OR_RETURN(pack, Borrow(domain, prefer));
+  // All that are open may be lost, and one more.
+  for (std::size_t tries = 0; tries <= options_.max_open_packs; ++tries) {
+    CKPT_ASSIGN_OR_RETURN(OpenPack* const pack, Borrow(domain, prefer));
+    if (pack->file.IsWhole()) {
+      absl::StatusOr<WrittenBatch> written = WriteRecords(*pack, records);
+      if (written.ok() && pack->file.IsWhole()) return written;
+      if (!written.ok()) {
+        SealFailed(pack, written.status());
+        return written;
+      }
+    }
+    CKPT_RETURN_IF_ERROR(Seal(pack));
   }
-  absl::StatusOr<WrittenBatch> written = WriteRecords(*pack, records);
-  if (!written.ok()) SealFailed(pack, written.status());
-  return written;
+  return MakeError(absl::StatusCode::kInternal, "IO_ERROR",
+                   absl::StrCat("packs in ", (options_.root / domain).string(),
+                                " are cut or removed as fast as they are written: look who does that"));
 }
 
 void FilePackStore::Release(const PackId& id, bool indexed) {
@@ -206,32 +208,41 @@ void FilePackStore::Release(const PackId& id, bool indexed) {
     CKPT_CHECK(it != open_.end() && (*it)->busy);
     pack = it->get();
     if (indexed && pack->file.size_bytes() < options_.target_size_bytes && pack->records < kMaxRecords) {
-      pack->busy = false;
-      pack->last_used = options_.clock->Uptime();
-      released_.NotifyAll();
+      Leave(*pack);
       return;
     }
   }
-  Seal(pack);
+  Seal(pack).IgnoreError();
 }
 
-// Ends an announced pack that nobody else uses.
-void FilePackStore::Seal(OpenPack* pack) {
-  // Its row may say "open" for longer: the next start seals it then.
-  if (const absl::Status status = registry_.Sealed(pack->id); !status.ok())
-    spdlog::warn("pack {} is not marked as sealed: {}", pack->id.ToHex(), status.ToString());
-  Close(pack);
-}
-
-absl::Status FilePackStore::SealLost(OpenPack* pack) {
-  const absl::Status status = registry_.Lost(pack->id);
-  Close(pack);
-  return status;
+// Ends an announced pack that nobody else uses. That one is lost must be in its row: until it is, the pack stays open,
+// and whoever borrows it next comes here again.
+absl::Status FilePackStore::Seal(OpenPack* pack) {
+  const bool whole = pack->file.IsWhole();
+  if (!whole)
+    spdlog::error("{} has been cut, moved or removed: checkpoints that use it are damaged, and saves do without it",
+                  PathOf(pack->domain, pack->id).string());
+  const absl::Status status = whole ? registry_.Sealed(pack->id) : registry_.Lost(pack->id);
+  if (!status.ok())
+    spdlog::warn("pack {} is not marked as {}: {}", pack->id.ToHex(), whole ? "sealed" : "lost", status.ToString());
+  if (!whole && !status.ok()) {
+    const MutexLock lock(mutex_);
+    Leave(*pack);
+    return status;
+  }
+  Close(pack);  // its row may say "open" for longer: the next start seals it then
+  return absl::OkStatus();
 }
 
 void FilePackStore::SealFailed(OpenPack* pack, const absl::Status& error) {
   if (absl::IsResourceExhausted(error) && options_.on_full) options_.on_full();
-  Seal(pack);
+  Seal(pack).IgnoreError();
+}
+
+void FilePackStore::Leave(OpenPack& pack) {
+  pack.busy = false;
+  pack.last_used = options_.clock->Uptime();
+  released_.NotifyAll();
 }
 
 void FilePackStore::Close(OpenPack* pack) {
@@ -249,11 +260,11 @@ void FilePackStore::SealIdle() {
       const MutexLock lock(mutex_);
       const auto before = options_.clock->Uptime() - options_.seal_idle_after;
       for (const auto& pack : open_)
-        if (!pack->busy && pack->last_used <= before) idle = pack.get();
+        if (!pack->busy && (pack->last_used <= before || !pack->file.IsWhole())) idle = pack.get();
       if (idle == nullptr) return;
       idle->busy = true;
     }
-    Seal(idle);
+    if (!Seal(idle).ok()) return;
   }
 }
 

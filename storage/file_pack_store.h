@@ -80,9 +80,9 @@ class FilePackStore final : public PackStore {
   absl::Status Create(OpenPack& pack);
   absl::Status Append(BlockFile& file, std::span<const Bytes> parts);
   absl::StatusOr<WrittenBatch> WriteRecords(OpenPack& pack, std::span<const Record> records);
-  void Seal(OpenPack* pack);
-  absl::Status SealLost(OpenPack* pack);
+  absl::Status Seal(OpenPack* pack);
   void SealFailed(OpenPack* pack, const absl::Status& error);
+  void Leave(OpenPack& pack) CKPT_REQUIRES(mutex_);
   void Close(OpenPack* pack);
   absl::StatusOr<std::shared_ptr<ReadFile>> FileOf(std::string_view domain, const PackId& pack) const;
 

@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <thread>
 
@@ -39,7 +40,7 @@ class FilePackStoreTest : public testing::Test, public PackRegistry {
   }
   absl::Status Lost(const PackId& pack) override {
     lost_.push_back(pack);
-    return absl::OkStatus();
+    return lost_status_;
   }
 
   void Reopen() {
@@ -72,6 +73,7 @@ class FilePackStoreTest : public testing::Test, public PackRegistry {
   const std::filesystem::path root_ = folder_.path() / "new" / "packs";
   std::vector<PackId> sealed_;
   std::vector<PackId> lost_;
+  absl::Status lost_status_;
   std::unique_ptr<FilePackStore> store_;
 };
 
@@ -240,19 +242,85 @@ TEST_F(FilePackStoreTest, AFileThatFailedIsSealedAndNeverWrittenAgain) {
   }
 }
 
-TEST_F(FilePackStoreTest, AFileThatWasCutOrRemovedIsNotWrittenAgain) {
+TEST_F(FilePackStoreTest, AFileThatWasCutOrMovedIsNotWrittenAgain) {
   const WrittenBatch cut = Write("a");
   std::filesystem::resize_file(FileOf(cut.pack), cut.end - 1);
-  const WrittenBatch removed = Write("b", &cut.pack);
-  EXPECT_NE(removed.pack, cut.pack);
+  const WrittenBatch moved = Write("b", &cut.pack);
+  EXPECT_NE(moved.pack, cut.pack);
   EXPECT_THAT(lost_, ElementsAre(cut.pack));
   EXPECT_EQ(std::filesystem::file_size(FileOf(cut.pack)), cut.end - 1) << "the next start sees it";
-  std::filesystem::remove(FileOf(removed.pack));
-  const WrittenBatch whole = Write("c", &removed.pack);
-  EXPECT_NE(whole.pack, removed.pack);
+  std::filesystem::rename(FileOf(moved.pack), root_ / "elsewhere");
+  const WrittenBatch whole = Write("c", &moved.pack);
+  EXPECT_NE(whole.pack, moved.pack);
   EXPECT_EQ(Payload(whole).value(), "c");
-  EXPECT_THAT(lost_, ElementsAre(cut.pack, removed.pack));
-  EXPECT_THAT(sealed_, testing::IsEmpty());
+  EXPECT_THAT(lost_, ElementsAre(cut.pack, moved.pack));
+  EXPECT_THAT(sealed_, IsEmpty());
+}
+
+TEST_F(FilePackStoreTest, WhatIsWrittenWhileTheFileIsLostIsWrittenAgain) {
+  const std::string payload(20'000, 'x');
+  const auto cut = [](const std::filesystem::path& file) { std::filesystem::resize_file(file, 5000); };
+  const auto remove = [](const std::filesystem::path& file) { std::filesystem::remove(file); };
+  for (const std::function<void(const std::filesystem::path&)>& lose :
+       std::vector<std::function<void(const std::filesystem::path&)>>{cut, remove}) {
+    const WrittenBatch before = Write(payload);
+    lost_.clear();
+    FailingDisk disk(before.pack.ToHex());
+    disk.LimitBytes(BlockFile::kBlock);
+    int calls = 0;
+    disk.After("pwrite", [&] {
+      if (++calls == 3) lose(FileOf(before.pack));
+    });
+    const WrittenBatch batch = Write(payload, &before.pack);
+    EXPECT_NE(batch.pack, before.pack);
+    EXPECT_THAT(lost_, ElementsAre(before.pack));
+    EXPECT_TRUE(Payload(batch).value() == payload);
+  }
+}
+
+TEST_F(FilePackStoreTest, WhereAllThatIsWrittenIsLostAWriteFails) {
+  FailingDisk disk("/d/");
+  disk.After("fdatasync", [&] { std::filesystem::remove_all(root_ / "d"); });
+  const absl::Status status = TryWrite("a").status();
+  EXPECT_THAT(status, IsError(absl::StatusCode::kInternal, "IO_ERROR"));
+  EXPECT_THAT(std::string(status.message()), testing::HasSubstr((root_ / "d").string()));
+  disk.After("fdatasync", nullptr);
+  EXPECT_EQ(Payload(Write("b")).value(), "b");
+}
+
+TEST_F(FilePackStoreTest, AFileThatWasCutIsNotSealedAsIfItWereWhole) {
+  const WrittenBatch cut = Write("a");
+  std::filesystem::resize_file(FileOf(cut.pack), cut.end - 1);
+  store_->SealIdle();
+  EXPECT_THAT(lost_, ElementsAre(cut.pack)) << "at once, not when it has been idle";
+  lost_.clear();
+  const WrittenBatch removed = TryWrite("b").value();
+  std::filesystem::remove(FileOf(removed.pack));
+  store_->Release(removed.pack, false);
+  EXPECT_THAT(lost_, ElementsAre(removed.pack));
+  lost_.clear();
+  const WrittenBatch last = Write("c");
+  std::filesystem::remove(FileOf(last.pack));
+  Reopen();
+  EXPECT_THAT(lost_, ElementsAre(last.pack));
+  EXPECT_THAT(sealed_, IsEmpty());
+}
+
+TEST_F(FilePackStoreTest, ThatAPackIsLostIsToldUntilItIsHeard) {
+  const WrittenBatch lost = Write("a");
+  std::filesystem::remove(FileOf(lost.pack));
+  lost_status_ = absl::AbortedError("others are in the way");
+  EXPECT_EQ(TryWrite("b").status(), lost_status_);
+  store_->SealIdle();
+  EXPECT_EQ(TryWrite("c", &lost.pack).status(), lost_status_);
+  lost_status_ = absl::OkStatus();
+  EXPECT_EQ(Payload(Write("d")).value(), "d");
+  EXPECT_THAT(lost_, ElementsAre(lost.pack, lost.pack, lost.pack, lost.pack));
+  const WrittenBatch last = Write("e");
+  std::filesystem::remove(FileOf(last.pack));
+  lost_status_ = absl::AbortedError("others are in the way");
+  Reopen();
+  lost_status_ = absl::OkStatus();
 }
 
 TEST_F(FilePackStoreTest, AFullDiskIsNamedAndTheNextWriteIsANewPack) {

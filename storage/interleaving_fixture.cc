@@ -115,13 +115,12 @@ absl::StatusOr<std::vector<bool>> InterleavingTest::Pin(const SessionRef& sessio
 }
 
 absl::StatusOr<v1::Checkpoint> InterleavingTest::Commit(const SessionRef& session, const Stored& record,
-                                                        std::optional<RecordPlace> place) {
+                                                        std::optional<RecordPlace> place, const Stored* fact) {
   Draft draft;
   draft.checkpoint.set_run("r");
   draft.components = {"", "m"};
   draft.used = {{record.name, 1, place}};
-  // The place of a version fact is not looked at here: any record's of a pack that the session pins will do.
-  draft.fact = {PackOf(record), 0, 1000, 0};
+  draft.fact = {fact == nullptr ? PackOf(record) : fact->written.pack, 0, 1000, 0};
   return versions_.Commit(session, draft);
 }
 

@@ -59,15 +59,18 @@ class InterleavingTest : public StoreTest {
   // Whether the session was promised the record; each of the records, which it asks for in one go.
   absl::StatusOr<bool> Pin(const SessionRef& session, const Stored& record);
   absl::StatusOr<std::vector<bool>> Pin(const SessionRef& session, const std::vector<Stored>& records);
-  // `place`: where the session was told that the record is, if it remembers.
+  // `place`: where the session was told that the record is, if it remembers. `fact`: of a pack that the session pins,
+  // which is taken for the version fact's; null: the record's.
   absl::StatusOr<v1::Checkpoint> Commit(const SessionRef& session, const Stored& record,
-                                        std::optional<RecordPlace> place = std::nullopt);
+                                        std::optional<RecordPlace> place = std::nullopt, const Stored* fact = nullptr);
   void ExpireIdle() { CKPT_CHECK_OK(sessions_.ExpireIdle()); }
 
   // What the collector does: with the packs held, looks for references and pins and condemns those that have none.
   void Condemn(const std::set<PackId>& packs);
   // What a restore does that finds the record damaged.
   void Quarantine(const Stored& record);
+  // What a write does that finds the record's file cut or gone.
+  void Lose(const Stored& record) { CKPT_CHECK_OK(PackTable(engine_).Lost(record.written.pack)); }
 
   v1::SessionRow SessionRowOf(const SessionRef& session) { return Get<v1::SessionRow>(keys::Session(session.id)); }
   PackId PackOf(const Stored& record);  // which its row names

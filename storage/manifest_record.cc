@@ -17,7 +17,8 @@ absl::Status NoteUnreadable(Store& store, const std::string& domain, const Recor
   // Only some errors say that the bytes are gone.
   if (!absl::IsNotFound(status) && !absl::IsOutOfRange(status) && !absl::IsDataLoss(status))
     return Annotate(status, absl::StrCat(use.owner, ", ", where));
-  const absl::Status marked = store.chunks().Quarantine(domain, record, pack, offset);
+  absl::Status marked = store.chunks().Quarantine(domain, record, pack, offset);
+  if (marked.ok() && !absl::IsDataLoss(status)) marked = store.pack_table().FoundShort(pack);
   spdlog::error(absl::StrCat(use.owner, ", ", where, " is damaged: ", status.message(),
                              marked.ok() ? "" : absl::StrCat("; cannot be marked so: ", marked.message())));
   return absl::DataLossError(absl::StrCat(where, " (", status.message(), ")"));

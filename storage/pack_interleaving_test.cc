@@ -1,4 +1,5 @@
 // Packs and the rows of records, while two transactions work with them at once.
+#include <ostream>
 #include <set>
 #include <vector>
 
@@ -41,27 +42,74 @@ class PackInterleaving : public InterleavingTest {
     }
   }
 
-  // What relies on the record ends with a pin where the record is, or is refused, when it is found damaged and heals.
-  void ExpectPinnedWhereItIs(const std::function<bool(const SessionRef&, const Stored&)>& rely) {
-    bool relies = false;
-    AtEveryPlace([&] {
-      const std::string bytes = RandomBytes(kChunk);
-      const SessionRef session = BeginSession();
-      const SessionRef healer = BeginSession();
-      const Stored record = Unneeded(bytes);
-      const Stored copy = Store(bytes);
-      return Works{[=, this, &relies] { relies = rely(session, record); },
-                   [=, this] { QuarantineAndHeal(healer, record, copy); },
-                   [=, this, &relies](bool) {
-                     EXPECT_EQ(PackOf(record), copy.written.pack);
-                     EXPECT_TRUE(!relies || Pinned(session, PackOf(record)));
-                   }};
-    });
+  // Of a record, or of its pack.
+  enum Damage { kRecordOnly, kLost };
+  static constexpr Damage kDamages[] = {kRecordOnly, kLost};
+
+  // In which a commit and damage come together.
+  struct Way {
+    bool commit_first;
+    bool remembers;  // the commit, the record's place
+    Damage damage;
+    friend std::ostream& operator<<(std::ostream& out, const Way& way) {
+      return out << "commit first " << way.commit_first << ", remembers " << way.remembers << ", damage " << way.damage;
+    }
+  };
+  static std::vector<Way> Ways() {
+    std::vector<Way> ways;
+    for (const bool commit_first : {false, true})
+      for (const bool remembers : {false, true})
+        for (const Damage damage : kDamages) ways.push_back({commit_first, remembers, damage});
+    return ways;
   }
 
-  void QuarantineAndHeal(const SessionRef& healer, const Stored& record, const Stored& copy) {
-    Quarantine(record);
+  // What relies on the record ends with a pin where the record is, or is refused, when it is found damaged and heals.
+  void ExpectPinnedWhereItIs(const std::function<bool(const SessionRef&, const Stored&)>& rely) {
+    for (const Damage damage : kDamages) {
+      SCOPED_TRACE(damage == kLost);
+      bool relies = false;
+      AtEveryPlace([&] {
+        const std::string bytes = RandomBytes(kChunk);
+        const SessionRef session = BeginSession();
+        const SessionRef healer = BeginSession();
+        const Stored record = Unneeded(bytes);
+        const Stored copy = Store(bytes);
+        return Works{[=, this, &relies] { relies = rely(session, record); },
+                     [=, this] { DamageAndHeal(damage, healer, record, copy); },
+                     [=, this, &relies](bool) {
+                       EXPECT_EQ(PackOf(record), copy.written.pack);
+                       EXPECT_TRUE(!relies || Pinned(session, PackOf(record)));
+                     }};
+      });
+    }
+  }
+
+  void Find(Damage damage, const Stored& record) { damage == kLost ? Lose(record) : Quarantine(record); }
+
+  void DamageAndHeal(Damage damage, const SessionRef& healer, const Stored& record, const Stored& copy) {
+    Find(damage, record);
     EXPECT_THAT(Index(healer, copy), IsOk());
+  }
+
+  // A commit is refused if what it uses is found damaged before it.
+  void ExpectCommitSees(const Way& way, const std::function<void(const Stored& record, const Stored& fact)>& find) {
+    absl::Status status;
+    AtEveryPlace([&] {
+      const SessionRef session = BeginSession();
+      const Stored record = Store();
+      const Stored fact = Store();
+      EXPECT_THAT(Index(session, record), IsOk());
+      EXPECT_THAT(Index(session, fact), IsOk());
+      const auto place = way.remembers ? std::optional(PlaceOf(record)) : std::nullopt;
+      const std::function<void()> commit = [=, this, &status] {
+        status = Commit(session, record, place, &fact).status();
+      };
+      const std::function<void()> damage = [=] { find(record, fact); };
+      return Works{way.commit_first ? commit : damage, way.commit_first ? damage : commit, [=, &status](bool passed) {
+                     // Who comes second and passes was first with the pack.
+                     EXPECT_THAT(ReasonOf(status), passed == way.commit_first ? "CHUNK_MISSING" : "");
+                   }};
+    });
   }
 
   static RecordPlace PlaceOf(const Stored& record) {
@@ -150,28 +198,30 @@ TEST_F(PackInterleaving, ACitationFollowsARecordThatHeals) {
 }
 
 TEST_F(PackInterleaving, AReferenceFollowsARecordThatHeals) {
-  for (const bool commit_first : {true, false}) {
-    for (const bool remembers : {true, false}) {
-      SCOPED_TRACE(testing::Message() << "commit first: " << commit_first << ", remembers its place: " << remembers);
-      absl::StatusOr<v1::Checkpoint> checkpoint;
-      AtEveryPlace([&] {
-        const std::string bytes = RandomBytes(kChunk);
-        const SessionRef session = BeginSession();
-        const SessionRef healer = BeginSession();
-        const Stored record = Store(bytes);
-        const Stored copy = Store(bytes);
-        EXPECT_THAT(Index(session, record), IsOk());
-        const auto place = remembers ? std::optional(PlaceOf(record)) : std::nullopt;
-        const std::function<void()> commit = [=, this, &checkpoint] { checkpoint = Commit(session, record, place); };
-        const std::function<void()> heal = [=, this] { QuarantineAndHeal(healer, record, copy); };
-        return Works{commit_first ? commit : heal, commit_first ? heal : commit, [=, this, &checkpoint](bool) {
-                       EXPECT_EQ(PackOf(record), copy.written.pack);
-                       EXPECT_TRUE(checkpoint.ok() || !commit_first) << "it is healed, or not damaged yet";
-                       if (checkpoint.ok()) return ExpectReference(*checkpoint, record);
-                       EXPECT_THAT(checkpoint.status(), HasReason("CHUNK_MISSING"));
-                     }};
-      });
-    }
+  for (const Way& way : Ways()) {
+    SCOPED_TRACE(way);
+    absl::StatusOr<v1::Checkpoint> checkpoint;
+    AtEveryPlace([&] {
+      const std::string bytes = RandomBytes(kChunk);
+      const SessionRef session = BeginSession();
+      const SessionRef healer = BeginSession();
+      const Stored record = Store(bytes);
+      const Stored copy = Store(bytes);
+      const Stored fact = Store();
+      EXPECT_THAT(Index(session, record), IsOk());
+      EXPECT_THAT(Index(session, fact), IsOk());
+      const auto place = way.remembers ? std::optional(PlaceOf(record)) : std::nullopt;
+      const std::function<void()> commit = [=, this, &checkpoint] {
+        checkpoint = Commit(session, record, place, &fact);
+      };
+      const std::function<void()> heal = [=, this] { DamageAndHeal(way.damage, healer, record, copy); };
+      return Works{way.commit_first ? commit : heal, way.commit_first ? heal : commit, [=, this, &checkpoint](bool) {
+                     EXPECT_EQ(PackOf(record), copy.written.pack);
+                     EXPECT_TRUE(checkpoint.ok() || !way.commit_first) << "it is healed, or not damaged yet";
+                     if (checkpoint.ok()) return ExpectReference(*checkpoint, record);
+                     EXPECT_THAT(checkpoint.status(), HasReason("CHUNK_MISSING"));
+                   }};
+    });
   }
 }
 
@@ -195,40 +245,37 @@ TEST_F(PackInterleaving, AnAckHealsARecordOrComesBeforeItsDamage) {
   }
 }
 
-// Its place says nothing of damage: the note in its pack's row does.
-TEST_F(PackInterleaving, ACommitThatRemembersAPlaceSeesThatTheRecordIsDamaged) {
-  for (const bool commit_first : {false, true}) {
-    SCOPED_TRACE(commit_first);
-    absl::Status status;
-    AtEveryPlace([&] {
-      const SessionRef session = BeginSession();
-      const Stored record = Store();
-      EXPECT_THAT(Index(session, record), IsOk());
-      const std::function<void()> commit = [=, this, &status] {
-        status = Commit(session, record, PlaceOf(record)).status();
-      };
-      const std::function<void()> damage = [=, this] { Quarantine(record); };
-      return Works{commit_first ? commit : damage, commit_first ? damage : commit, [=, &status](bool passed) {
-                     // Who comes second and passes was first with the pack.
-                     EXPECT_THAT(ReasonOf(status), passed == commit_first ? "CHUNK_MISSING" : "");
-                   }};
-    });
+// Its place says nothing of damage: its pack's row does.
+TEST_F(PackInterleaving, ACommitSeesThatTheRecordIsDamaged) {
+  for (const Way& way : Ways()) {
+    SCOPED_TRACE(way);
+    ExpectCommitSees(way, [&](const Stored& record, const Stored&) { Find(way.damage, record); });
   }
 }
 
-// It has read the row by then, and reads it again: the note in its pack's row says so.
+TEST_F(PackInterleaving, ACommitSeesThatTheVersionsRecordIsLost) {
+  for (const bool commit_first : {false, true}) {
+    SCOPED_TRACE(commit_first);
+    ExpectCommitSees({.commit_first = commit_first, .remembers = true, .damage = kLost},
+                     [&](const Stored&, const Stored& fact) { Lose(fact); });
+  }
+}
+
+// It has read the row by then, and reads it again: its pack's row says so.
 TEST_F(PackInterleaving, APromiseIsNotMadeOfARecordThatIsDamaged) {
   for (const bool promise_first : {false, true}) {
-    SCOPED_TRACE(promise_first);
-    bool promised = false;
-    AtEveryPlace([&] {
-      const SessionRef session = BeginSession();
-      const Stored record = Unneeded(RandomBytes(kChunk));
-      const std::function<void()> promise = [=, this, &promised] { promised = Pin(session, record).value(); };
-      const std::function<void()> damage = [=, this] { Quarantine(record); };
-      return Works{promise_first ? promise : damage, promise_first ? damage : promise,
-                   [=, &promised](bool passed) { EXPECT_EQ(promised, passed != promise_first); }};
-    });
+    for (const Damage damage : kDamages) {
+      SCOPED_TRACE(testing::Message() << promise_first << damage);
+      bool promised = false;
+      AtEveryPlace([&] {
+        const SessionRef session = BeginSession();
+        const Stored record = Unneeded(RandomBytes(kChunk));
+        const std::function<void()> promise = [=, this, &promised] { promised = Pin(session, record).value(); };
+        const std::function<void()> find = [=, this] { Find(damage, record); };
+        return Works{promise_first ? promise : find, promise_first ? find : promise,
+                     [=, &promised](bool passed) { EXPECT_EQ(promised, passed != promise_first); }};
+      });
+    }
   }
 }
 
@@ -238,7 +285,7 @@ TEST_F(PackInterleaving, ACopyThatHealedIsNotTakenForTheDamagedOne) {
     const SessionRef healer = BeginSession();
     const Stored record = Unneeded(bytes);
     const Stored copy = Store(bytes);
-    return Works{[=, this] { Quarantine(record); }, [=, this] { QuarantineAndHeal(healer, record, copy); },
+    return Works{[=, this] { Quarantine(record); }, [=, this] { DamageAndHeal(kRecordOnly, healer, record, copy); },
                  [=, this](bool) {
                    EXPECT_EQ(PackOf(record), copy.written.pack);
                    EXPECT_FALSE(Get<v1::ChunkRow>(RecordKey("default", record.name)).quarantined());

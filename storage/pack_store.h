@@ -45,7 +45,7 @@ class PackRegistry {
   // Nothing will be appended to the pack any more. Its length is what was written by the batches that were indexed.
   virtual absl::Status Sealed(const PackId& pack) = 0;
 
-  // The same of a pack whose file was found cut or removed: nothing new may rely on it.
+  // The same of a pack of which bytes are lost: nothing new may rely on it. After an error it is called again.
   virtual absl::Status Lost(const PackId& pack) = 0;
 };
 
@@ -58,7 +58,8 @@ class PackStore {
   // can be read. `prefer`: the pack that the caller wrote into before, or null; taken if it is free and open. No two
   // Writes are in one pack at a time: the pack is the caller's until it calls Release, so that it can index the records
   // before anybody else appends. After an error nothing was written that counts and there is nothing to release.
-  // Errors: ResourceExhausted (DISK_FULL; nothing is lost), Internal (the medium failed; the pack is sealed).
+  // Errors: ResourceExhausted (DISK_FULL; nothing is lost), Internal (the medium failed; the pack is sealed), the
+  // registry's.
   virtual absl::StatusOr<WrittenBatch> Write(std::string_view domain, std::span<const Record> records,
                                              const PackId* prefer) = 0;
 
@@ -83,7 +84,7 @@ class PackStore {
   // Every pack there is. Slow: for start-up and rebuild only.
   virtual absl::StatusOr<std::vector<Listed>> List() const = 0;
 
-  // Seals the open packs that nobody has written to for a while.
+  // Seals the open packs that nobody has written to for a while, and those that have lost bytes.
   virtual void SealIdle() = 0;
 };
 

@@ -35,6 +35,14 @@ absl::Status Seal(Transaction& txn, const PackId& pack) {
   return txn.Delete(keys::PackLength(pack));
 }
 
+// Of a pack that is sealed, and has bytes that count.
+absl::Status Quarantine(Transaction& txn, const PackId& pack) {
+  CKPT_ASSIGN_OR_RETURN(auto row, GetRow<v1::PackRow>(txn, keys::Pack(pack), Hold::kExclusive));
+  if (!row.has_value() || !row->sealed() || row->sealed_length() == 0 || row->quarantined()) return absl::OkStatus();
+  row->set_quarantined(true);
+  return PutRow(txn, keys::Pack(pack), *row);
+}
+
 }  // namespace
 
 absl::Status PackTable::Announce(const PackId& pack, std::string_view domain) {
@@ -53,9 +61,16 @@ absl::Status PackTable::Sealed(const PackId& pack) {
 absl::Status PackTable::Lost(const PackId& pack) {
   return engine_.Transact(KvEngine::Durability::kSync, [&](Transaction& txn) -> absl::Status {
     CKPT_RETURN_IF_ERROR(Seal(txn, pack));
-    CKPT_ASSIGN_OR_RETURN(auto row, GetRow<v1::PackRow>(txn, keys::Pack(pack), Hold::kExclusive));
-    row->set_quarantined(true);
-    return PutRow(txn, keys::Pack(pack), *row);
+    return Quarantine(txn, pack);
+  });
+}
+
+absl::Status PackTable::FoundShort(const PackId& pack) {
+  return engine_.Transact(KvEngine::Durability::kSync, [&](Transaction& txn) -> absl::Status {
+    CKPT_ASSIGN_OR_RETURN(const auto row, GetRow<v1::PackRow>(txn, keys::Pack(pack), Hold::kNone));
+    // Of a pack that is lost one record after the other may be read.
+    if (row.has_value() && row->quarantined()) return absl::OkStatus();
+    return Quarantine(txn, pack);
   });
 }
 

@@ -510,28 +510,6 @@ TEST_F(Protocol, RecoverySealsAtTheIndexedLengthAndTouchesNoFile) {
   EXPECT_EQ(std::filesystem::file_size(file), whole + 9);
 }
 
-TEST_F(Protocol, APackThatLostBytesIsNotReliedOn) {
-  ASSERT_THAT(Save(BeginOf("r", 1), {{"m.a", Data('a')}}).status(), IsOk());
-  const PackId pack = PackIdOf(ChunkRowOf(Data('a')));
-  CloseStore();
-  const std::filesystem::path file = options_.dir / "packs" / "default" / (pack.ToHex() + ".pack");
-  std::filesystem::rename(file, dir_ / "moved");
-  OpenStore();
-  EXPECT_TRUE(PackRowOf(pack).quarantined());
-  CloseStore();
-  std::filesystem::rename(dir_ / "moved", file);
-  OpenStore();
-  EXPECT_FALSE(PackRowOf(pack).quarantined()) << "its file is there again";
-  CloseStore();
-  std::filesystem::resize_file(file, 5000);
-  OpenStore();
-  EXPECT_TRUE(PackRowOf(pack).quarantined());
-  EXPECT_THAT(Restore("r@1").status(), HasReason("DATA_DAMAGED"));
-  // Saving it again heals it.
-  ASSERT_THAT(Save(BeginOf("r", 2), {{"m.a", Data('a')}}).status(), IsOk());
-  EXPECT_EQ(Restore("r@2").value()["m.a"], Data('a'));
-}
-
 TEST_F(Protocol, CommitMarkersAreWrittenAndMissingOnesAtStartUp) {
   ASSERT_THAT(Save(BeginOf("r", 1), {{"m.a", Data('a')}}).status(), IsOk());
   ASSERT_THAT(store_->versions().WriteMarkers(), IsOk());

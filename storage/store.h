@@ -77,6 +77,7 @@ class Store {
 
   KvEngine& engine() { return *engine_; }
   PackStore& packs() { return *packs_; }
+  PackTable& pack_table() { return pack_table_; }
   ChunkIndex& chunks() { return chunks_; }
   BatchCommitter& committer() { return *committer_; }
   SessionTable& sessions() { return sessions_; }

@@ -73,6 +73,10 @@ absl::StatusOr<std::map<PackComponent, std::string>> CollectReferences(Transacti
       AddRecord(references[{pack, page[i]->component}], row->ordinal());
     }
   }
+  CKPT_ASSIGN_OR_RETURN(const bool has_fact, packs.Usable(draft.fact.pack));
+  if (!has_fact)
+    return MakeError(absl::StatusCode::kFailedPrecondition, "CHUNK_MISSING",
+                     "the record of the version was lost just after it was written; send the save again");
   AddRecord(references[{draft.fact.pack, 0}], draft.fact.ordinal);
   return references;
 }
