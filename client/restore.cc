@@ -349,7 +349,7 @@ absl::Status RestoreJob::FetchMissing(Reading& reading) {
   if (stream_ != nullptr) {
     const std::uint64_t before = fetched_bytes_;
     const absl::Status status = FetchOverStream(reading);
-    if (!absl::IsUnavailable(status) || fetched_bytes_ != before) return status;
+    if (!absl::IsUnavailable(status) || ReasonOf(status) == "SERVER_SILENT" || fetched_bytes_ != before) return status;
   }
   CKPT_RETURN_IF_ERROR(Reopen());
   return FetchOverStream(reading);
@@ -389,8 +389,9 @@ v1::Want RestoreJob::NextWant(Reading& reading) const {
 
 absl::Status RestoreJob::TakeChunk(const ChunkPieces& chunk, Reading& reading) {
   const ChunkLayout& layout = *manifest_.layout;
-  if (chunk.tensor >= layout.tensor_count() || chunk.index >= layout.chunk_count(chunk.tensor) ||
-      !reading.missing[layout.first(chunk.tensor) + chunk.index])
+  const bool exists = chunk.tensor < layout.tensor_count() && chunk.index < layout.chunk_count(chunk.tensor);
+  const std::uint64_t ordinal = exists ? layout.first(chunk.tensor) + chunk.index : 0;
+  if (!exists || ordinal >= reading.next_wanted || !reading.missing[ordinal])
     return MakeError(absl::StatusCode::kInternal, "PROTOCOL",
                      absl::StrCat("the server sent chunk ", chunk.index, " of tensor number ", chunk.tensor,
                                   ", which it was not asked for or had sent before"));
@@ -410,7 +411,7 @@ absl::Status RestoreJob::TakeChunk(const ChunkPieces& chunk, Reading& reading) {
   fetched_bytes_ += size;
   const v1::Box& box = manifest_.tensors[place.tensor].boxes(static_cast<int>(in_box.box));
   CKPT_RETURN_IF_ERROR(Give(place.tensor, box, in_box.range, chunk.payload, reading));
-  reading.missing[layout.first(place.tensor) + place.index] = false;
+  reading.missing[ordinal] = false;
   --reading.missing_chunks;
   reading.backoff.Progress(Backoff::Clock::now());
   return absl::OkStatus();

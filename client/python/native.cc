@@ -494,6 +494,7 @@ class Client {
 NB_MODULE(_native, m) {
   nb::set_leak_warnings(false);  // clients live until the process ends: saves are waited for then
   m.doc() = "The C++ client of ckptd, as the other modules of this package use it.";
+  m.attr("__version__") = CKPT_VERSION;
 
   nb::class_<Builder>(m, "Builder")
       .def(nb::init<>())

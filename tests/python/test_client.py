@@ -6,6 +6,8 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
+from pathlib import Path
 
 import ckptd
 import numpy as np
@@ -37,6 +39,13 @@ def test_save_and_load_are_two_lines(client):
     for reference in ("two@", "two@x", "two@1#1"):
         with pytest.raises(ckptd.InvalidState, match="RUN@EPOCH"):
             ckptd.save(state, reference)
+
+
+def test_the_version_is_the_same_everywhere():
+    said = subprocess.run([BIN / "ckptctl", "--version"], capture_output=True, text=True, check=True).stdout
+    pyproject = Path(__file__).resolve().parents[2] / "client/python/pyproject.toml"
+    assert said == f"ckptctl {ckptd.__version__}\n"
+    assert tomllib.loads(pyproject.read_text())["project"]["version"] == ckptd.__version__
 
 
 def test_what_a_checkpoint_says(client):
@@ -106,6 +115,24 @@ def test_what_is_selected_may_come_from_a_generator(client):
     assert torch.equal(live["model"]["w"], torch.ones(2))
 
 
+def test_what_is_done_with_what_was_read_needs_no_stream(tmp_path):
+    with Server(BIN / "ckptd", tmp_path / "store", tmp_path / "log", words=["--max-streams", "1"]) as server:
+        client = ckptd.Client(server.address, retry_s=1)
+        net = nn.Linear(3, 3)
+        client.save("one", {"model": net.state_dict(), "optimizer": 1}, epoch=1)
+
+        def map_location(storage, location):
+            client.restore("one@1")
+            return storage
+
+        client.restore("one@1", map_location=map_location)
+        optimizer = torch.optim.SGD(net.parameters())
+        with pytest.raises(ckptd.InvalidState) as refused:
+            client.explain("one@1", model=net, optimizer=optimizer)
+        client.restore("one@1")  # while the exception holds what it was raised from
+        assert refused.value.reason == "STATE_DIFFERS"
+
+
 def test_a_pack_that_is_cut_under_a_running_server_is_done_without(tmp_path):
     with Server(BIN / "ckptd", tmp_path / "store", tmp_path / "log") as server:
         client = ckptd.Client(server.address)
@@ -114,7 +141,7 @@ def test_a_pack_that_is_cut_under_a_running_server_is_done_without(tmp_path):
         (pack,) = (tmp_path / "store/packs/default").glob("*.pack")
         os.truncate(pack, 100_000)
         client.save("cut", {"w": torch.randn(500)}, epoch=2)  # finds it
-        assert f"{pack.name} has been cut or removed" in server.log_tail()
+        assert f"{pack.name} has been cut, moved or removed" in server.log_tail()
         assert client.save("cut", state, epoch=3).sent_bytes == 2_000_000
         assert torch.equal(client.restore("cut@3")["w"], state["w"])
 

@@ -25,6 +25,7 @@ from ckptd._errors import (
     PermissionDenied,
     Unavailable,
 )
+from ckptd._native import __version__
 
 if TYPE_CHECKING:
     from ckptd import dcp as dcp
@@ -44,6 +45,7 @@ __all__ = [
     "Run",
     "SaveHandle",
     "Unavailable",
+    "__version__",
     "connect",
     "load",
     "save",

@@ -56,6 +56,7 @@ def decode(restore: _native.Restore, map_location: Any = None, allow_pickle: boo
                 kinds.setdefault(shown, kinds[number])
         memory = _Memory(tensors, kinds)
         restore.read_into(memory.addresses)
+        restore.pause()  # what follows may take a while, and is the caller's in part
         return _Decoder(tensors, memory, map_location).run(nodes)
     finally:
         restore.pause()

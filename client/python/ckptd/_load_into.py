@@ -107,6 +107,7 @@ def _members(scheduler: Any) -> Iterator[Any]:
 
 def _plan(connection: _native.Client, reference: str, parts: Parts, match: Match) -> tuple[Plan, Any]:
     restore = connection.open_restore(reference, [], [])
+    restore.pause()  # no more is read than the description
     found = restore.checkpoint()
     saved = describe(restore)
     return make_plan(f"{found['run']}@{found['epoch']}#{found['version']}", saved, parts, match), saved

@@ -1,6 +1,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+__version__: str
+
 class Builder:
     def __init__(self) -> None: ...
     def key(self, key: object) -> None: ...
