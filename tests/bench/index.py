@@ -145,7 +145,7 @@ def measure(setting):
     )
     store = setting.folder / "store"
     fill = [BENCH / "fill_catalog", store, chunks, scaled(RUNS), scaled(CHECKPOINTS)]
-    result.add("filling it", timed(lambda: run(*fill)))
+    result.add("filling it", timed(lambda: run(*fill)) / 60, "min")
     files = [file.stat().st_size for file in (store / "catalog").iterdir()]
     result.add("the catalog's files", sum(files) / 2**20, "MiB")
     with Ckptd(setting.folder) as ckptd:

@@ -262,9 +262,10 @@ class Client:
         """Restores a checkpoint into the tensors and arrays of ``state``, which keep their places and devices.
 
         Leaves of other types stay as they are. Bytes go straight to where they are wanted, if that is memory of the CPU
-        with the layout that was saved; other tensors are read aside, 128 MiB at a time (one of which there are views,
-        whole), and copied. What holds the right bytes already is not fetched, unless none of the chunks does that are
-        looked at first: one in 16, and no fewer than 64, of what goes straight and of each 128 MiB.
+        with the layout that was saved; other tensors are read aside, 128 MiB at a time (one of which there are views of
+        other shapes, whole), and copied. What holds the right bytes already is not fetched, unless none of the chunks
+        does that are looked at first: one in 16, and no fewer than 64, of what goes straight and of each 128 MiB; after
+        128 MiB of which nothing was right the next 896 MiB are not looked at.
 
         Args:
             reference: see ``restore``.

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 ASIDE_BYTES = 128 << 20
 _CHUNK_BYTES = 1 << 20  # the largest; smaller ones mostly divide it
 _ALIGNMENT = 64
+# After what was read aside in one go had nothing right in it, so many more are not compared first.
+_SKIPPED_WAVES = 7
 
 Slice = tuple[int, tuple[int, ...], tuple[int, ...], int, tuple[int, ...]]  # see _native.Restore.read_slices
 Path = tuple[Any, ...]  # the keys, indices and "@name"s from the root
@@ -264,8 +266,14 @@ class _Plan:
         torn = "the state is torn: part of it has been restored"
         try:
             self.read_direct(restore)
+            skip = 0
             for wave in waves:
-                self.read_aside(restore, wave, memory)
+                before = restore.fetched_bytes()
+                self.read_aside(restore, wave, memory, fill=skip == 0)
+                if skip != 0:
+                    skip -= 1
+                elif restore.fetched_bytes() - before >= sum(aside.size_bytes for aside in wave):
+                    skip = _SKIPPED_WAVES
         except Error as error:
             error.args = (f"{error.args[0]}; {torn}", *error.args[1:])
             raise
@@ -330,8 +338,8 @@ class _Plan:
             for leaf in self.copies.get(base, ()):
                 _copy(leaf.live, _show(leaf, place, None))
 
-    def read_aside(self, restore: _native.Restore, wave: list[_Aside], memory: mmap.mmap) -> None:
-        """Reads to memory that has what is live now, so that what is right there is not sent, and copies it back."""
+    def read_aside(self, restore: _native.Restore, wave: list[_Aside], memory: mmap.mmap, fill: bool) -> None:
+        """Reads to memory and copies it back; ``fill`` gives it what is live first: what is right there is not sent."""
         begin = ctypes.addressof(ctypes.c_char.from_buffer(memory))
         offset = 0
         slices = []
@@ -345,7 +353,7 @@ class _Plan:
             ]
             slices.append(self.slice_of(aside, begin + offset))
             offset += _aligned(aside)
-        for live, shown in pairs:
+        for live, shown in pairs if fill else ():
             if _is_array(shown) or not _overlaps(shown):  # of an expanded tensor all that is live does not fit
                 _copy(shown, live)
         if slices:
@@ -378,8 +386,10 @@ def _copy(to: Any, source: Any) -> None:
         return
     import torch
 
+    # PyTorch transposes a matrix fast if the one that is written is contiguous.
+    order = sorted(range(to.dim()), key=to.stride, reverse=True)
     with torch.no_grad():
-        to.copy_(source)
+        to.permute(order).copy_(source.permute(order))
 
 
 def _show(leaf: _Leaf, place: _Place, box: _Box | None) -> Any:
