@@ -11,6 +11,7 @@
 #include <mutex>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "base/status.h"
 #include "storage/file_system.h"
 
@@ -81,7 +82,9 @@ absl::Status BlockFile::WriteBlocks(std::span<const std::byte> blocks, std::uint
   while (!blocks.empty()) {
     struct stat file = {};
     if (fstat(fd_, &file) != 0) return SystemError("cannot write", path_, errno);
-    if (static_cast<std::uint64_t>(file.st_size) < offset) is_whole_ = false;
+    is_whole_ &= static_cast<std::uint64_t>(file.st_size) >= offset;
+    if (!is_whole_)  // and stays short, so that everybody sees it
+      return MakeError(absl::StatusCode::kInternal, "IO_ERROR", absl::StrCat(path_.string(), " has been cut"));
     const ssize_t written = pwrite(fd_, blocks.data(), blocks.size(), static_cast<off_t>(offset));
     if (written < 0 && errno == EINTR) continue;
     if (written < 0 && errno == EINVAL && IsDirect(fd_) && SetDirect(fd_, false)) {  // the disk has larger blocks
@@ -100,9 +103,8 @@ absl::Status BlockFile::WriteBlocks(std::span<const std::byte> blocks, std::uint
 bool BlockFile::IsWhole() {
   if (size_bytes_ == 0 || !is_whole_) return is_whole_;
   struct stat file = {};
-  struct stat named = {};
-  is_whole_ = fstat(fd_, &file) == 0 && static_cast<std::uint64_t>(file.st_size) >= size_bytes_ &&
-              stat(path_.c_str(), &named) == 0 && named.st_dev == file.st_dev && named.st_ino == file.st_ino;
+  const bool is_short = fstat(fd_, &file) == 0 && static_cast<std::uint64_t>(file.st_size) < size_bytes_;
+  is_whole_ = !is_short && HasName(fd_, path_).value_or(true);  // what cannot be looked at is not known to be lost
   return is_whole_;
 }
 

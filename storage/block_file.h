@@ -51,8 +51,7 @@ class BlockFile {
   absl::Status Sync();
 
   // False from when it is seen that somebody else has cut, moved or removed the file: by this call, or by an Append,
-  // which looks before each of its writes, as what it writes may hide it. A file to which nothing was appended is
-  // whole.
+  // which looks before each of its writes, as they would hide a cut. A file to which nothing was appended is whole.
   [[nodiscard]] bool IsWhole();
 
   // How much was appended by calls that returned OK.

@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -58,12 +59,18 @@ struct Order {
   bool refuse_direct = false;
   std::function<void()> after;
 };
+// Null unless the call is to be looked at.
+Disk* DiskOf(const std::string& path) CKPT_REQUIRES(DiskMutex()) {
+  Disk* const disk = TheDisk().get();
+  return disk == nullptr || path.find(disk->part) == path.npos ? nullptr : disk;
+}
+
 Order OrderFor(std::string_view call, int fd) {
   const MutexLock lock(DiskMutex());
-  Disk* const disk = TheDisk().get();
-  if (disk == nullptr) return {};
+  if (TheDisk() == nullptr) return {};
   const std::string path = PathOf(fd);
-  if (path.find(disk->part) == path.npos) return {};
+  Disk* const disk = DiskOf(path);
+  if (disk == nullptr) return {};
   disk->calls.push_back(std::string(call) + " " + path);
   if (call == "pwrite") ++(IsDirect(fd) ? disk->writes.direct : disk->writes.cached);
   const auto error = disk->errors.find(call);
@@ -171,6 +178,17 @@ int posix_fallocate(int fd, off_t offset, off_t size) {
   static auto* const real = Real<int(int, off_t, off_t)>("posix_fallocate");
   const Order order = OrderFor("posix_fallocate", fd);
   return order.error != 0 ? order.error : real(fd, offset, size);
+}
+
+int stat(const char* path, struct stat* out) {
+  static auto* const real = Real<int(const char*, struct stat*)>("stat");
+  {
+    const MutexLock lock(DiskMutex());
+    Disk* const disk = DiskOf(path);
+    const int error = disk == nullptr ? 0 : disk->errors["stat"];
+    if (error != 0) return Fails(error);
+  }
+  return real(path, out);
 }
 
 int statvfs(const char* path, struct statvfs* out) {

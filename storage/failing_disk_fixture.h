@@ -19,10 +19,10 @@ class FailingDisk {
   FailingDisk(const FailingDisk&) = delete;
   FailingDisk& operator=(const FailingDisk&) = delete;
 
-  // From now on "fsync", "fdatasync", "pwrite", "pread" or "posix_fallocate" fails with this errno; 0: no more.
+  // From now on "fsync", "fdatasync", "pwrite", "pread", "posix_fallocate" or "stat" fails with this errno; 0: no more.
   void Fail(std::string_view call, int error);
 
-  // Runs `act` after each of these calls that does not fail; not posix_fallocate.
+  // Runs `act` after each of these calls that does not fail; not of the last two.
   void After(std::string_view call, std::function<void()> act);
 
   // pwrite and pread take at most so many bytes at once.

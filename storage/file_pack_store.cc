@@ -187,9 +187,8 @@ absl::StatusOr<WrittenBatch> FilePackStore::Write(std::string_view domain, std::
     CKPT_ASSIGN_OR_RETURN(OpenPack* const pack, Borrow(domain, prefer));
     if (pack->file.IsWhole()) {
       absl::StatusOr<WrittenBatch> written = WriteRecords(*pack, records);
-      if (written.ok() && pack->file.IsWhole()) return written;
-      if (!written.ok()) {
-        SealFailed(pack, written.status());
+      if (pack->file.IsWhole()) {
+        if (!written.ok()) SealFailed(pack, written.status());
         return written;
       }
     }
@@ -254,18 +253,17 @@ void FilePackStore::Close(OpenPack* pack) {
 }
 
 void FilePackStore::SealIdle() {
-  while (true) {
-    OpenPack* idle = nullptr;
-    {
-      const MutexLock lock(mutex_);
-      const auto before = options_.clock->Uptime() - options_.seal_idle_after;
-      for (const auto& pack : open_)
-        if (!pack->busy && (pack->last_used <= before || !pack->file.IsWhole())) idle = pack.get();
-      if (idle == nullptr) return;
-      idle->busy = true;
+  std::vector<OpenPack*> idle;
+  {
+    const MutexLock lock(mutex_);
+    const auto before = options_.clock->Uptime() - options_.seal_idle_after;
+    for (const auto& pack : open_) {
+      if (pack->busy || (pack->last_used > before && pack->file.IsWhole())) continue;
+      pack->busy = true;
+      idle.push_back(pack.get());
     }
-    if (!Seal(idle).ok()) return;
   }
+  for (OpenPack* const pack : idle) Seal(pack).IgnoreError();
 }
 
 absl::StatusOr<std::shared_ptr<FilePackStore::ReadFile>> FilePackStore::FileOf(std::string_view domain,
@@ -273,11 +271,12 @@ absl::StatusOr<std::shared_ptr<FilePackStore::ReadFile>> FilePackStore::FileOf(s
   const MutexLock lock(mutex_);
   const auto it = std::find_if(files_.begin(), files_.end(),
                                [&](const auto& file) { return file->pack == pack && file->domain == domain; });
+  const std::filesystem::path path = PathOf(domain, pack);
   if (it != files_.end()) {
     files_.splice(files_.end(), files_, it);
-    return files_.back();
+    if (HasName(files_.back()->fd, path).value_or(true)) return files_.back();
+    files_.pop_back();
   }
-  const std::filesystem::path path = PathOf(domain, pack);
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0 && errno == ENOENT)
     return MakeError(absl::StatusCode::kNotFound, "PACK_MISSING", absl::StrCat("there is no pack ", path.string()));

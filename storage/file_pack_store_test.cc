@@ -257,6 +257,26 @@ TEST_F(FilePackStoreTest, AFileThatWasCutOrMovedIsNotWrittenAgain) {
   EXPECT_THAT(sealed_, IsEmpty());
 }
 
+TEST_F(FilePackStoreTest, AFileThatCannotBeLookedAtIsNotTakenForLost) {
+  const WrittenBatch batch = Write("a");
+  FailingDisk disk(batch.pack.ToHex());
+  disk.Fail("stat", EIO);
+  EXPECT_EQ(Write("b", &batch.pack).pack, batch.pack);
+  store_->SealIdle();
+  EXPECT_EQ(Payload(batch).value(), "a");
+  EXPECT_EQ(Payload(batch).value(), "a");
+  EXPECT_THAT(lost_, IsEmpty());
+}
+
+TEST_F(FilePackStoreTest, AFileThatIsGoneIsNotReadFromMemoryOfIt) {
+  const WrittenBatch batch = Write("a");
+  EXPECT_EQ(Payload(batch).value(), "a");
+  std::filesystem::rename(FileOf(batch.pack), root_ / "elsewhere");
+  EXPECT_THAT(Payload(batch).status(), IsError(absl::StatusCode::kNotFound, "PACK_MISSING"));
+  std::filesystem::rename(root_ / "elsewhere", FileOf(batch.pack));
+  EXPECT_EQ(Payload(batch).value(), "a");
+}
+
 TEST_F(FilePackStoreTest, WhatIsWrittenWhileTheFileIsLostIsWrittenAgain) {
   const std::string payload(20'000, 'x');
   const auto cut = [](const std::filesystem::path& file) { std::filesystem::resize_file(file, 5000); };

@@ -1,6 +1,7 @@
 #include "storage/file_system.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -30,6 +31,15 @@ absl::Status SystemError(std::string_view what, const std::filesystem::path& pat
     return MakeError(absl::StatusCode::kResourceExhausted, "DISK_FULL",
                      absl::StrCat(text, "; nothing is lost: make room there and save again"));
   return MakeError(absl::StatusCode::kInternal, "IO_ERROR", text);
+}
+
+absl::StatusOr<bool> HasName(int fd, const std::filesystem::path& path) {
+  struct stat file = {};
+  struct stat named = {};
+  if (fstat(fd, &file) != 0) return SystemError("cannot look at", path, errno);
+  if (stat(path.c_str(), &named) == 0) return named.st_dev == file.st_dev && named.st_ino == file.st_ino;
+  if (errno == ENOENT || errno == ENOTDIR) return false;
+  return SystemError("cannot look at", path, errno);
 }
 
 absl::Status SyncFolder(const std::filesystem::path& path) {

@@ -2,10 +2,13 @@
 // file_pack_store_test.cc, what two transactions do to each other in pack_interleaving_test.cc.
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "base/random.h"
+#include "storage/failing_disk_fixture.h"
 #include "storage/store_fixture.h"
 
 namespace ckpt::storage {
@@ -54,6 +57,7 @@ TEST_F(LostPack, OneThatARestoreFindsIsNotReliedOn) {
     const PackId pack = PackIdOf(ChunkRowOf(Data('a')));
     CloseStore();
     OpenStore();
+    EXPECT_THAT(Restore(name).status(), IsOk());  // which opens the file
     lose(FileOf(pack));
     EXPECT_FALSE(IsQuarantined(pack));
     EXPECT_THAT(Restore(name).status(), HasReason("DATA_DAMAGED"));
@@ -63,6 +67,45 @@ TEST_F(LostPack, OneThatARestoreFindsIsNotReliedOn) {
     EXPECT_EQ(Restore(absl::StrCat("r@", epoch)).value()["m.b"], Data('b'));
     EXPECT_EQ(Restore(name).value()["m.a"], Data('a'));
   }
+}
+
+TEST_F(LostPack, OneThatWasCutWhileItWasWrittenIsSeenByTheNextStart) {
+  ASSERT_THAT(Save(BeginOf("r", 1), {{"m.a", Data('a')}}).status(), IsOk());
+  const PackId pack = PackIdOf(ChunkRowOf(Data('a')));
+  int writes = 0;
+  std::optional<FailingDisk> disk(pack.ToHex());
+  disk->LimitBytes(16384);
+  disk->After("pwrite", [&] {
+    if (++writes == 2) std::filesystem::resize_file(FileOf(pack), 5000);
+  });
+  char seed = 'b';
+  for (; writes < 2 && seed < 'z'; ++seed) {  // it may be another pack's turn
+    ASSERT_THAT(Save(BeginOf("r", seed), {{"m.b", Data(seed, 20)}}).status(), IsOk());
+  }
+  disk.reset();
+  EXPECT_TRUE(IsQuarantined(pack));
+  EXPECT_TRUE(Restore("r:latest").value()["m.b"] == Data(static_cast<char>(seed - 1), 20));
+  CloseStore();
+  OpenStore();
+  EXPECT_TRUE(IsQuarantined(pack));
+  ASSERT_THAT(Save(BeginOf("r", 2), {{"m.a", Data('a')}}).status(), IsOk());
+  EXPECT_EQ(Restore("r@1").value()["m.a"], Data('a'));
+}
+
+TEST_F(LostPack, OneOfWhichNothingCountsIsNotQuarantined) {
+  const PackId pack = *PackId::From(RandomBytes(PackId::kSize));
+  ASSERT_THAT(store_->pack_table().Announce(pack, "default"), IsOk());
+  ASSERT_THAT(store_->pack_table().Lost(pack), IsOk());
+  EXPECT_TRUE(Get<v1::PackRow>(keys::Pack(pack)).sealed());
+  EXPECT_FALSE(IsQuarantined(pack));
+}
+
+TEST_F(LostPack, OneThatIsOpenIsLeftToItsWriter) {
+  ASSERT_THAT(Save(BeginOf("r", 1), {{"m.a", Data('a')}}).status(), IsOk());
+  const PackId pack = PackIdOf(ChunkRowOf(Data('a')));
+  EXPECT_FALSE(store_->pack_table().FoundShort(pack).value());
+  EXPECT_FALSE(Get<v1::PackRow>(keys::Pack(pack)).sealed());
+  EXPECT_FALSE(IsQuarantined(pack));
 }
 
 }  // namespace

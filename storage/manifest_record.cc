@@ -10,6 +10,19 @@
 #include "storage/pack_record.h"
 
 namespace ckpt::storage {
+namespace {
+
+// Of the whole pack if that is lost, else of the record.
+absl::Status NoteDamage(Store& store, const std::string& domain, const RecordName& record, const PackId& pack,
+                        std::uint64_t offset, bool is_short) {
+  if (is_short) {
+    CKPT_ASSIGN_OR_RETURN(const bool lost, store.pack_table().FoundShort(pack));
+    if (lost) return absl::OkStatus();
+  }
+  return store.chunks().Quarantine(domain, record, pack, offset);
+}
+
+}  // namespace
 
 absl::Status NoteUnreadable(Store& store, const std::string& domain, const RecordName& record, const PackId& pack,
                             std::uint64_t offset, const RecordUse& use, const absl::Status& status) {
@@ -17,8 +30,7 @@ absl::Status NoteUnreadable(Store& store, const std::string& domain, const Recor
   // Only some errors say that the bytes are gone.
   if (!absl::IsNotFound(status) && !absl::IsOutOfRange(status) && !absl::IsDataLoss(status))
     return Annotate(status, absl::StrCat(use.owner, ", ", where));
-  absl::Status marked = store.chunks().Quarantine(domain, record, pack, offset);
-  if (marked.ok() && !absl::IsDataLoss(status)) marked = store.pack_table().FoundShort(pack);
+  const absl::Status marked = NoteDamage(store, domain, record, pack, offset, !absl::IsDataLoss(status));
   spdlog::error(absl::StrCat(use.owner, ", ", where, " is damaged: ", status.message(),
                              marked.ok() ? "" : absl::StrCat("; cannot be marked so: ", marked.message())));
   return absl::DataLossError(absl::StrCat(where, " (", status.message(), ")"));

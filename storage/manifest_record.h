@@ -26,8 +26,8 @@ absl::StatusOr<std::string> ReadManifestRecord(Store& store, const std::string& 
                                                const RecordUse& use);
 
 // A record was read at this place, and could not be. DataLoss, without the owner, when that means that its bytes are
-// gone: it is quarantined and logged then, and its pack if that is gone or ends too early. Else the status, with all
-// that is known.
+// gone: that is logged then, and it is quarantined, or its whole pack where that is gone or ends too early. Else the
+// status, with all that is known.
 absl::Status NoteUnreadable(Store& store, const std::string& domain, const RecordName& record, const PackId& pack,
                             std::uint64_t offset, const RecordUse& use, const absl::Status& status);
 

@@ -33,7 +33,8 @@ struct WrittenBatch {
   std::uint64_t end = 0;
 };
 
-// What the store tells whoever keeps the packs' rows. Called from any thread, from within Write and SealIdle.
+// What the store tells whoever keeps the packs' rows. Called from any thread, from within Write, Release, SealIdle and
+// the destructor.
 class PackRegistry {
  public:
   virtual ~PackRegistry() = default;
@@ -68,8 +69,8 @@ class PackStore {
   virtual void Release(const PackId& pack, bool indexed) = 0;
 
   // Reads `buffer.size()` bytes of the pack from `offset` on; what is behind the last batch is not specified. Errors:
-  // NotFound (no such pack), OutOfRange (beyond its size), DataLoss (the medium gave an error): the bytes are gone.
-  // Internal (rights, too many open files) says nothing of them.
+  // NotFound (no such pack any more), OutOfRange (beyond its size), DataLoss (the medium gave an error): the bytes are
+  // gone. Internal (rights, too many open files) says nothing of them.
   virtual absl::Status Read(std::string_view domain, const PackId& pack, std::uint64_t offset,
                             std::span<std::byte> buffer) const = 0;
 

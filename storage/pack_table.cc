@@ -35,12 +35,14 @@ absl::Status Seal(Transaction& txn, const PackId& pack) {
   return txn.Delete(keys::PackLength(pack));
 }
 
-// Of a pack that is sealed, and has bytes that count.
-absl::Status Quarantine(Transaction& txn, const PackId& pack) {
+// True if the pack is quarantined then: it is sealed, and has bytes that count.
+absl::StatusOr<bool> Quarantine(Transaction& txn, const PackId& pack) {
   CKPT_ASSIGN_OR_RETURN(auto row, GetRow<v1::PackRow>(txn, keys::Pack(pack), Hold::kExclusive));
-  if (!row.has_value() || !row->sealed() || row->sealed_length() == 0 || row->quarantined()) return absl::OkStatus();
+  if (!row.has_value() || row->sealed_length() == 0) return false;
+  if (row->quarantined()) return true;
   row->set_quarantined(true);
-  return PutRow(txn, keys::Pack(pack), *row);
+  CKPT_RETURN_IF_ERROR(PutRow(txn, keys::Pack(pack), *row));
+  return true;
 }
 
 }  // namespace
@@ -61,17 +63,21 @@ absl::Status PackTable::Sealed(const PackId& pack) {
 absl::Status PackTable::Lost(const PackId& pack) {
   return engine_.Transact(KvEngine::Durability::kSync, [&](Transaction& txn) -> absl::Status {
     CKPT_RETURN_IF_ERROR(Seal(txn, pack));
-    return Quarantine(txn, pack);
+    return Quarantine(txn, pack).status();
   });
 }
 
-absl::Status PackTable::FoundShort(const PackId& pack) {
-  return engine_.Transact(KvEngine::Durability::kSync, [&](Transaction& txn) -> absl::Status {
+absl::StatusOr<bool> PackTable::FoundShort(const PackId& pack) {
+  bool quarantined = false;
+  CKPT_RETURN_IF_ERROR(engine_.Transact(KvEngine::Durability::kSync, [&](Transaction& txn) -> absl::Status {
     CKPT_ASSIGN_OR_RETURN(const auto row, GetRow<v1::PackRow>(txn, keys::Pack(pack), Hold::kNone));
-    // Of a pack that is lost one record after the other may be read.
-    if (row.has_value() && row->quarantined()) return absl::OkStatus();
-    return Quarantine(txn, pack);
-  });
+    quarantined = row.has_value() && row->quarantined();  // one of its records after the other may be read
+    if (!quarantined) {
+      CKPT_ASSIGN_OR_RETURN(quarantined, Quarantine(txn, pack));
+    }
+    return absl::OkStatus();
+  }));
+  return quarantined;
 }
 
 absl::Status PackTable::Recover(const PackStore& packs) {

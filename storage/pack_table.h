@@ -22,9 +22,9 @@ class PackTable final : public PackRegistry {
   absl::Status Sealed(const PackId& pack) override;
   absl::Status Lost(const PackId& pack) override;
 
-  // Somebody who reads has found the pack's file missing, or to end before a record: then it is lost. Does nothing for
-  // one that is still open, of which its writer finds that.
-  absl::Status FoundShort(const PackId& pack);
+  // Somebody who reads has found the pack's file missing, or to end before a record: then it is lost. True if it counts
+  // as lost now: not while it is open, as its writer finds that.
+  absl::StatusOr<bool> FoundShort(const PackId& pack);
 
   // At start-up: seals every pack that a crash left open at the length that its rows reach, and quarantines those whose
   // file is shorter than that, so that nothing new relies on them, for as long as it is.

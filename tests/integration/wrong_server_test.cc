@@ -73,13 +73,17 @@ class SilentServer final : public v1::CheckpointService::Service {
   Serving serving_{*this};  // last: goes first
 };
 
-TEST(WrongServer, OneThatNeverAnswersIsTriedAgainAndGivenUp) {
-  const SilentServer server;
+absl::StatusOr<std::unique_ptr<Client>> ConnectWithoutPatience(const std::string& address) {
   ConnectOptions options;
-  options.address = server.address();
+  options.address = address;
   options.retry_for = std::chrono::milliseconds(100);
   options.answer_within = std::chrono::milliseconds(200);
-  const auto client = Client::Connect(options);
+  return Client::Connect(options);
+}
+
+TEST(WrongServer, OneThatNeverAnswersIsTriedAgainAndGivenUp) {
+  const SilentServer server;
+  const auto client = ConnectWithoutPatience(server.address());
   ASSERT_TRUE(client.ok()) << client.status();
   for (const bool save : {true, false}) {
     const int before = server.calls();
@@ -116,14 +120,17 @@ TEST(WrongServer, ACallerThatHasEnoughIsNotKept) {
 // Has one checkpoint of one tensor.
 class RestoreServer final : public v1::CheckpointService::Service {
  public:
-  // Answers each want with a chunk of each of these bytes; one with `check` with the end.
-  explicit RestoreServer(std::string chunks) : chunks_(std::move(chunks)) {}
+  // Answers each want with a chunk of each of these bytes, so many wants of all streams and no more; one with `check`
+  // with the end.
+  explicit RestoreServer(std::string chunks, int answers = 1 << 20) : chunks_(std::move(chunks)), answers_(answers) {}
 
   [[nodiscard]] std::string address() const { return serving_.address(); }
+  [[nodiscard]] int calls() const { return calls_; }
   [[nodiscard]] int checks() const { return checks_; }
 
   grpc::Status Restore(grpc::ServerContext*,
                        grpc::ServerReaderWriter<v1::RestoreResponse, v1::RestoreRequest>* stream) override {
+    ++calls_;
     v1::RestoreRequest request;
     if (!stream->Read(&request)) return grpc::Status::OK;
     for (const v1::RestoreResponse& message : Manifest()) stream->Write(message);
@@ -132,6 +139,7 @@ class RestoreServer final : public v1::CheckpointService::Service {
         ++checks_;
         return grpc::Status::OK;
       }
+      if (answers_-- <= 0) continue;
       for (const char byte : chunks_) {
         v1::RestoreResponse chunk;
         chunk.mutable_chunk()->set_payload(std::string(kSize, byte));
@@ -163,6 +171,8 @@ class RestoreServer final : public v1::CheckpointService::Service {
   }
 
   const std::string chunks_;
+  std::atomic<int> answers_;
+  std::atomic<int> calls_ = 0;
   std::atomic<int> checks_ = 0;
   Serving serving_{*this};  // last: goes first
 };
@@ -176,6 +186,20 @@ TEST(WrongServer, ARestoreThatEndsBeforeAllHasComeIsAnError) {
   EXPECT_EQ(ReasonOf(status), "PROTOCOL");
   EXPECT_THAT(std::string(status.message()), HasSubstr("1 chunks too early"));
   EXPECT_EQ(server.checks(), 1);
+}
+
+TEST(WrongServer, OneThatFallsSilentBetweenTwoReadsIsTriedAgainOnce) {
+  const RestoreServer server("x", 1);
+  const auto client = ConnectWithoutPatience(server.address());
+  ASSERT_TRUE(client.ok()) << client.status();
+  const auto restore = (*client)->OpenRestore(Of("r@0"));
+  ASSERT_TRUE(restore.ok()) << restore.status();
+  std::vector<char> buffer(kSize);
+  const std::vector<void*> buffers = {buffer.data()};
+  const absl::Status first = (*restore)->ReadInto(buffers);
+  EXPECT_TRUE(first.ok()) << first;
+  EXPECT_EQ(ReasonOf((*restore)->ReadInto(buffers)), "SERVER_SILENT");
+  EXPECT_EQ(server.calls(), 2) << "the stream that was kept, and another";
 }
 
 TEST(WrongServer, AChunkThatComesUnaskedIsAnError) {

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 ASIDE_BYTES = 128 << 20
 _CHUNK_BYTES = 1 << 20  # the largest; smaller ones mostly divide it
 _ALIGNMENT = 64
-# After what was read aside in one go had nothing right in it, so many more are not compared first.
-_SKIPPED_WAVES = 7
 
 Slice = tuple[int, tuple[int, ...], tuple[int, ...], int, tuple[int, ...]]  # see _native.Restore.read_slices
 Path = tuple[Any, ...]  # the keys, indices and "@name"s from the root
@@ -62,12 +60,12 @@ def restore_into(restore: _native.Restore, state: Any, components: list[str]) ->
 def _match(restore: _native.Restore, tensors: list[StoredTensor], state: Any, components: list[str]) -> list[_Leaf]:
     stored = {path: (number, name) for path, number, name in _stored_tensors(restore)}
     live = dict(_live_tensors(state, components))
-    differences = [f"{_text(path)}: is in the state only" for path in live if path not in stored]
+    differences = [f"{_text(path)}: is a tensor in the state only" for path in live if path not in stored]
     leaves = []
     for path, (number, type_name) in stored.items():
         tensor = tensors[number]
         if path not in live:
-            differences.append(f"{_text(path)}: is in the checkpoint only")
+            differences.append(f"{_text(path)}: is a tensor in the checkpoint only")
             continue
         is_array = bool(type_name)
         here, there = _describe_live(live[path]), _describe_stored(tensor, type_name)
@@ -266,14 +264,8 @@ class _Plan:
         torn = "the state is torn: part of it has been restored"
         try:
             self.read_direct(restore)
-            skip = 0
             for wave in waves:
-                before = restore.fetched_bytes()
-                self.read_aside(restore, wave, memory, fill=skip == 0)
-                if skip != 0:
-                    skip -= 1
-                elif restore.fetched_bytes() - before >= sum(aside.size_bytes for aside in wave):
-                    skip = _SKIPPED_WAVES
+                self.read_aside(restore, wave, memory)
         except Error as error:
             error.args = (f"{error.args[0]}; {torn}", *error.args[1:])
             raise
@@ -338,8 +330,8 @@ class _Plan:
             for leaf in self.copies.get(base, ()):
                 _copy(leaf.live, _show(leaf, place, None))
 
-    def read_aside(self, restore: _native.Restore, wave: list[_Aside], memory: mmap.mmap, fill: bool) -> None:
-        """Reads to memory and copies it back; ``fill`` gives it what is live first: what is right there is not sent."""
+    def read_aside(self, restore: _native.Restore, wave: list[_Aside], memory: mmap.mmap) -> None:
+        """Reads to memory that has what is live now, so that what is right there is not sent, and copies it back."""
         begin = ctypes.addressof(ctypes.c_char.from_buffer(memory))
         offset = 0
         slices = []
@@ -353,7 +345,7 @@ class _Plan:
             ]
             slices.append(self.slice_of(aside, begin + offset))
             offset += _aligned(aside)
-        for live, shown in pairs if fill else ():
+        for live, shown in pairs:
             if _is_array(shown) or not _overlaps(shown):  # of an expanded tensor all that is live does not fit
                 _copy(shown, live)
         if slices:
