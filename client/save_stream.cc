@@ -179,6 +179,11 @@ absl::Status SaveStream::SendTensor(std::uint64_t tensor, const std::vector<bool
     }
   }
   headers_bytes_ += header.ByteSizeLong() + 8;
+  while (begun_.takes_cited_digests() && next_chunk_ < end && cite[next_chunk_] && headers_bytes_ < kMessageBytes) {
+    headers_.mutable_tensors()->mutable_cited_digests()->append(chunks_->digest(next_chunk_).view());
+    headers_bytes_ += Digest::kSize;
+    done_bytes_ += chunks_->bytes(next_chunk_++).size();
+  }
   if (next_chunk_ != end || headers_bytes_ >= kMessageBytes) CKPT_RETURN_IF_ERROR(FlushHeaders());
   while (next_chunk_ < end) {
     const std::uint64_t chunk = next_chunk_;

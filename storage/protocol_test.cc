@@ -62,11 +62,7 @@ class Protocol : public StoreTest {
   // A tensor of one chunk, which is cited.
   static absl::Status Cite(SaveStream& save, const std::string& path, const std::string& bytes) {
     v1::TensorBatch batch;
-    v1::Tensor& tensor = *batch.add_tensors();
-    tensor.set_path(path);
-    tensor.set_component("m");
-    tensor.set_dtype(v1::DTYPE_UINT8);
-    tensor.add_shape(bytes.size());
+    *batch.add_tensors() = HeaderOf(path, bytes);
     CKPT_RETURN_IF_ERROR(save.AddTensors(std::move(batch)));
     return save.Cite(DigestOf(bytes));
   }
@@ -458,6 +454,40 @@ TEST_F(Protocol, ACitationNeedsAPinOrAnAck) {
   ASSERT_THAT(Save(BeginOf("r", 1), {{"m.a", Data('a')}}).status(), IsOk());
   const auto save = Begin(BeginOf("r", 2));
   EXPECT_THAT(Cite(*save, "m.a", Data('a')), HasReason("CHUNK_NOT_PINNED"));
+}
+
+TEST_F(Protocol, ABatchOfTensorsCitesTheFirstOfTheirChunks) {
+  const std::string a = Data('a', 2);
+  const std::string c = Data('c', 2);
+  const Tensors tensors = {{"m.a", a}, {"m.b", "inline"}, {"m.c", c}};
+  ASSERT_THAT(Save(BeginOf("r", 1), tensors).status(), IsOk());
+  const auto save = Begin(BeginOf("r", 2));
+  v1::TensorBatch batch;
+  for (const auto& [path, bytes] : tensors) *batch.add_tensors() = HeaderOf(path, bytes);
+  for (const std::string& chunk : {a.substr(0, kChunk), a.substr(kChunk), c.substr(0, kChunk)})
+    batch.mutable_cited_digests()->append(DigestOf(chunk));
+  ASSERT_EQ(save->Have(batch.cited_digests()).value(), std::string(1, '\0'));
+  ASSERT_THAT(save->AddTensors(batch), IsOk());
+  ASSERT_THAT(save->AddChunk(Payload::Of(c.substr(kChunk)), {}), IsOk());
+  ASSERT_THAT(SendTree(*save, tensors), IsOk());
+  ASSERT_THAT(save->Commit(kNoMetrics).status(), IsOk());
+  EXPECT_THAT(Restore("r@2").value(),
+              testing::ElementsAreArray(std::map<std::string, std::string>(tensors.begin(), tensors.end())));
+}
+
+TEST_F(Protocol, ABatchOfTensorsCitesNoMoreThanTheyHave) {
+  const std::string a = Data('a');
+  ASSERT_THAT(Save(BeginOf("r", 1), {{"m.a", a}}).status(), IsOk());
+  const auto save = Begin(BeginOf("r", 2));
+  ASSERT_THAT(save->Have(DigestOf(a)).status(), IsOk());
+  v1::TensorBatch batch;
+  *batch.add_tensors() = HeaderOf("m.a", a);
+  batch.set_cited_digests(DigestOf(Data('b')));
+  EXPECT_THAT(Begin(BeginOf("r", 3))->AddTensors(batch), HasReason("CHUNK_NOT_PINNED"));
+  batch.set_cited_digests(DigestOf(a).substr(1));
+  EXPECT_THAT(Begin(BeginOf("r", 3))->AddTensors(batch), HasReason("BAD_DIGESTS"));
+  batch.set_cited_digests(DigestOf(a) + DigestOf(a));
+  EXPECT_THAT(save->AddTensors(batch), HasReason("WRONG_SIZE"));
 }
 
 TEST_F(Protocol, NothingIsSharedBetweenDomains) {

@@ -146,6 +146,7 @@ v1::Begun SaveStream::begun() const {
   begun.set_chunk_size(chunk_size_);
   begun.set_inline_limit(kInlineLimit);
   begun.set_acked_count(acked_earlier_);
+  begun.set_takes_cited_digests(true);
   if (again_) *begun.mutable_committed() = committed_;
   return begun;
 }
@@ -193,11 +194,16 @@ absl::StatusOr<std::string> SaveStream::Have(std::string_view list) {
 
 absl::Status SaveStream::AddTensors(v1::TensorBatch batch) {
   if (has_state_) return OutOfOrder("a tensor comes after the state tree");
+  CKPT_ASSIGN_OR_RETURN(const std::vector<Digest> cited, SplitDigests(batch.cited_digests()));
+  auto next = cited.begin();
   for (v1::Tensor& tensor : *batch.mutable_tensors()) {
     CKPT_RETURN_IF_ERROR(tensors_.Begin(std::move(tensor)));
     if (tensors_.Complete()) CKPT_RETURN_IF_ERROR(manifest_.AddTensor(tensors_.tensor(), tensors_.size_bytes()));
+    while (!tensors_.Complete() && next != cited.end()) CKPT_RETURN_IF_ERROR(CiteOne(*next++));
   }
-  return absl::OkStatus();
+  if (next == cited.end()) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kInvalidArgument, "WRONG_SIZE",
+                   absl::StrCat("a batch of tensors cites ", cited.end() - next, " chunks more than they have"));
 }
 
 absl::Status SaveStream::AddChunk(Payload payload, std::string_view fingerprint) {
@@ -236,24 +242,27 @@ absl::Status SaveStream::Hash() {
 absl::Status SaveStream::Cite(std::string_view list) {
   CKPT_ASSIGN_OR_RETURN(const std::vector<Digest> digests, SplitDigests(list));
   CKPT_RETURN_IF_ERROR(Hash());
-  for (const Digest& digest : digests) {
-    BatchItem item;
-    item.digest = digest;
-    {
-      const MutexLock lock(mutex_);
-      const auto promise = promised_.find(digest);
-      if (promise == promised_.end())
-        return MakeError(absl::StatusCode::kFailedPrecondition, "CHUNK_NOT_PINNED",
-                         absl::StrCat("chunk ", digest.ToHex(),
-                                      " is cited, but this session neither uploaded it nor was "
-                                      "told that the server has it; ask with have, or send it"));
-      item.fingerprint = promise->second.fingerprint;
-      item.raw_length = promise->second.raw_length;
-    }
-    CKPT_RETURN_IF_ERROR(TakeChunk(item));
-    CKPT_RETURN_IF_ERROR(AddHashed(std::move(item)));
-  }
+  for (const Digest& digest : digests) CKPT_RETURN_IF_ERROR(CiteOne(digest));
   return absl::OkStatus();
+}
+
+// Nothing may wait to be hashed.
+absl::Status SaveStream::CiteOne(const Digest& digest) {
+  BatchItem item;
+  item.digest = digest;
+  {
+    const MutexLock lock(mutex_);
+    const auto promise = promised_.find(digest);
+    if (promise == promised_.end())
+      return MakeError(absl::StatusCode::kFailedPrecondition, "CHUNK_NOT_PINNED",
+                       absl::StrCat("chunk ", digest.ToHex(),
+                                    " is cited, but this session neither uploaded it nor was "
+                                    "told that the server has it; ask with have, or send it"));
+    item.fingerprint = promise->second.fingerprint;
+    item.raw_length = promise->second.raw_length;
+  }
+  CKPT_RETURN_IF_ERROR(TakeChunk(item));
+  return AddHashed(std::move(item));
 }
 
 // Takes the next chunk of the tensor at hand, but for its digest.

@@ -48,6 +48,7 @@ class SaveStream {
   // Pins what is there of these chunks; the answer is HaveAnswer::missing.
   absl::StatusOr<std::string> Have(std::string_view digests);
 
+  // Errors: TensorIntake's; for what it cites, Cite's.
   absl::Status AddTensors(v1::TensorBatch batch);
 
   // Errors: InvalidArgument (size), DataLoss WRONG_FINGERPRINT (the bytes changed on their way).
@@ -76,6 +77,7 @@ class SaveStream {
   SaveStream(Store& store, std::uint32_t chunk_size, BegunSession begun, OnAck on_ack, OnWork on_work);
 
   void OnDurable(const std::vector<BatchItem>& items);
+  absl::Status CiteOne(const Digest& digest);
   absl::Status TakeChunk(BatchItem& item);
   absl::Status Hash();
   absl::Status AddHashed(BatchItem item);

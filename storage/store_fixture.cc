@@ -51,19 +51,24 @@ std::unique_ptr<SaveStream> StoreTest::Begin(const v1::SaveBegin& begin) {
   return *std::move(save);
 }
 
+v1::Tensor StoreTest::HeaderOf(const std::string& path, const std::string& bytes) {
+  v1::Tensor tensor;
+  tensor.set_path(path);
+  tensor.set_component(ComponentOf(path));
+  tensor.set_dtype(v1::DTYPE_UINT8);
+  tensor.add_shape(bytes.size());
+  if (bytes.size() < kInlineLimit) {
+    tensor.set_inline_data(bytes);
+  } else {
+    *tensor.add_boxes() = WholeBox(tensor);
+  }
+  return tensor;
+}
+
 absl::Status StoreTest::SendTensors(SaveStream& save, const Tensors& tensors) {
   for (const auto& [path, bytes] : tensors) {
     v1::TensorBatch batch;
-    v1::Tensor& tensor = *batch.add_tensors();
-    tensor.set_path(path);
-    tensor.set_component(ComponentOf(path));
-    tensor.set_dtype(v1::DTYPE_UINT8);
-    tensor.add_shape(bytes.size());
-    if (bytes.size() < kInlineLimit) {
-      tensor.set_inline_data(bytes);
-    } else {
-      *tensor.add_boxes() = WholeBox(tensor);
-    }
+    *batch.add_tensors() = HeaderOf(path, bytes);
     CKPT_RETURN_IF_ERROR(save.AddTensors(std::move(batch)));
     if (bytes.size() < kInlineLimit) continue;
     for (std::size_t at = 0; at < bytes.size(); at += kChunk) {

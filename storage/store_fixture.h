@@ -41,6 +41,7 @@ class StoreTest : public testing::Test {
 
   // Sends the tensors and the tree over them, but not commit.
   static absl::Status Send(SaveStream& save, const Tensors& tensors);
+  static v1::Tensor HeaderOf(const std::string& path, const std::string& bytes);
   static absl::Status SendTensors(SaveStream& save, const Tensors& tensors);
   static absl::Status SendTree(SaveStream& save, const Tensors& tensors);
 
