@@ -28,7 +28,8 @@ std::size_t CharacterLength(std::string_view text) {
 
 std::size_t PrintableLength(std::string_view text) {
   const auto lead = static_cast<unsigned char>(text[0]);
-  return lead < 0x20 || lead == 0x7f ? 0 : CharacterLength(text);
+  const bool c1 = text[0] == '\xc2' && text.size() > 1 && static_cast<unsigned char>(text[1]) < 0xa0;
+  return lead < 0x20 || lead == 0x7f || c1 ? 0 : CharacterLength(text);
 }
 
 bool AllHaveLength(std::string_view text, std::size_t (*length_of)(std::string_view)) {

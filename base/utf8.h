@@ -9,7 +9,7 @@ namespace ckpt {
 // True for well-formed UTF-8.
 bool IsUtf8(std::string_view text);
 
-// True for well-formed UTF-8 without control characters (U+0000 to U+001F, U+007F).
+// True for well-formed UTF-8 without control characters (U+0000 to U+001F, U+007F to U+009F).
 bool IsPrintableUtf8(std::string_view text);
 
 // The text with each byte that is a control character or no well-formed UTF-8 as \xNN.

@@ -6,7 +6,7 @@ namespace ckpt {
 namespace {
 
 TEST(Utf8, WellFormedTextIsPrintable) {
-  for (const std::string text : {"", "abc ~", "caf\xc3\xa9", "\xc2\x80", "\xdf\xbf", "\xe0\xa0\x80", "\xed\x9f\xbf",
+  for (const std::string text : {"", "abc ~", "caf\xc3\xa9", "\xc2\xa0", "\xdf\xbf", "\xe0\xa0\x80", "\xed\x9f\xbf",
                                  "\xee\x80\x80", "\xef\xbf\xbf", "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf"}) {
     EXPECT_TRUE(IsPrintableUtf8(text)) << text;
     EXPECT_TRUE(IsUtf8(text)) << text;
@@ -17,6 +17,8 @@ TEST(Utf8, WellFormedTextIsPrintable) {
 TEST(Utf8, ControlCharactersAreNotPrintable) {
   for (int c = 0; c < 0x20; ++c) EXPECT_FALSE(IsPrintableUtf8(std::string(1, static_cast<char>(c)))) << c;
   EXPECT_FALSE(IsPrintableUtf8("\x7f"));
+  for (int c = 0x80; c < 0xa0; ++c) EXPECT_FALSE(IsPrintableUtf8(std::string{'\xc2', static_cast<char>(c)})) << c;
+  EXPECT_TRUE(IsUtf8("\xc2\x9b"));
   EXPECT_TRUE(IsUtf8("a\n\x7f"));
   EXPECT_FALSE(IsPrintableUtf8(std::string("a\0b", 3)));
 }
@@ -34,6 +36,7 @@ TEST(Utf8, MalformedTextIsNotPrintable) {
 
 TEST(Utf8, EachBadByteIsShownAsHex) {
   EXPECT_EQ(PrintableUtf8("a\nb"), "a\\x0ab");
+  EXPECT_EQ(PrintableUtf8("\xc2\x9b"), "\\xc2\\x9b") << "CSI as one character";
   EXPECT_EQ(PrintableUtf8("\xc3("), "\\xc3(");
   EXPECT_EQ(PrintableUtf8("\xe2\x82"), "\\xe2\\x82");
   EXPECT_EQ(PrintableUtf8("\xed\xa0\x80\xc3\xa9"), "\\xed\\xa0\\x80\xc3\xa9");

@@ -243,6 +243,11 @@ absl::Status SaveFile(Context context, const SaveCommand& command) {
   }
   if (!saved.ok()) return saved.status();
   const v1::Checkpoint& checkpoint = saved->checkpoint;
+  const std::string best_by = command.primary_metric.substr(0, command.primary_metric.find(':'));
+  const auto is_best_by = [&](const v1::Metric& metric) { return metric.name() == best_by; };
+  if (!best_by.empty() && std::none_of(checkpoint.metrics().begin(), checkpoint.metrics().end(), is_best_by))
+    std::fprintf(stderr, "ckptctl: %s has no metric %s, by which %s:best goes from now on\n", Name(checkpoint).c_str(),
+                 Printable(best_by).c_str(), checkpoint.run().c_str());
   if (context.json) {
     std::puts(Dump(CheckpointJson(checkpoint)).c_str());
   } else {

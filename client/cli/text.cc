@@ -26,11 +26,12 @@ std::string Pad(const std::string& cell, std::size_t width, Table::Align align) 
 
 std::string Printable(std::string_view text) {
   std::string out;
+  bool c1 = false;  // the character at hand is one of U+0080 to U+009F
   for (std::size_t i = 0; i < text.size(); ++i) {
     const auto c = static_cast<unsigned char>(text[i]);
-    const bool c1 =
-        c == 0xc2 && i + 1 < text.size() && static_cast<unsigned char>(text[i + 1]) < 0xa0;  // U+0080 to U+009F
-    if (c < 0x20 || c == 0x7f || c1) {
+    const bool ends_c1 = c1;
+    c1 = c == 0xc2 && i + 1 < text.size() && static_cast<unsigned char>(text[i + 1]) < 0xa0;
+    if (c < 0x20 || c == 0x7f || c1 || ends_c1) {
       out += absl::StrFormat("\\x%02x", c);
     } else {
       out += text[i];

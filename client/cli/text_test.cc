@@ -28,7 +28,7 @@ TEST(ExitCode, SaysWhatKindOfErrorItWas) {
 TEST(Text, IsSafeForATerminal) {
   EXPECT_EQ(Printable("a\x1b[31mb\n\x7f"), "a\\x1b[31mb\\x0a\\x7f");
   EXPECT_EQ(Printable("caf\xc3\xa9"), "caf\xc3\xa9");
-  EXPECT_EQ(Printable("\xc2\x9b"), "\\xc2\x9b");  // CSI as one character
+  EXPECT_EQ(Printable("\xc2\x9b\xc2\xa0"), "\\xc2\\x9b\xc2\xa0");  // CSI as one character
 }
 
 TEST(Text, BytesAreCountedInPowersOf1024) {

@@ -88,7 +88,7 @@ absl::Status CheckCrc(const ZipEntry& entry, const MappedFile& file) {
   if (crc == entry.crc32) return absl::OkStatus();
   return DamagedFile(absl::StrCat("entry ", entry.name,
                                   " does not have the CRC-32 that it was written with; if torch's CRC was turned off "
-                                  "when it was saved, read it without the check"));
+                                  "when it was saved, read it without the check (check_crc; ckptctl save --no-crc)"));
 }
 
 // Checks the entries, on all cores.

@@ -1,7 +1,7 @@
 """Words of a command line: argparse says what is wrong with one that is refused."""
 
 import argparse
-import os
+import tempfile
 from pathlib import Path
 
 
@@ -47,6 +47,8 @@ def seconds(word):
 def folder(word):
     """A folder that is there, to write into."""
     path = Path(word).resolve()
-    if not path.is_dir() or not os.access(path, os.W_OK):
-        raise argparse.ArgumentTypeError(f"{path} is no folder that can be written to")
+    try:
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError:
+        raise argparse.ArgumentTypeError(f"{path} is no folder that can be written to") from None
     return path

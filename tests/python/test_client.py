@@ -91,6 +91,10 @@ def test_a_save_does_not_guess_the_epoch(client, state):
         (r"metrics\['loss'\]", {"metrics": {"loss": torch.ones(2)}}),
         ("metrics", {"metrics": {2: 0.5}}),
         ("primary_metric", {"primary_metric": 1}),
+        ("metrics must be a dict", {"metrics": [0.5]}),
+        ("labels must be a dict", {"labels": "seed"}),
+        ("a name in metrics has half a character", {"metrics": {"\ud800": 0.5}}),
+        (r"labels\['seed'\] has half a character", {"labels": {"seed": "\ud800"}}),
     ],
 )
 def test_an_argument_that_cannot_be_is_named(client, named, arguments):
@@ -105,6 +109,21 @@ def test_a_reference_that_is_no_text_is_refused(client, read):
     with pytest.raises(ckptd.InvalidState, match="reference must be a str such as") as raised:
         getattr(client, read)(None, *state)
     assert raised.value.reason == "BAD_ARGUMENT"
+
+
+def test_texts_that_cannot_be_are_named(client):
+    for named, call in (
+        ("address", lambda: ckptd.connect(5)),
+        ("domain", lambda: ckptd.Client("127.0.0.1:1", domain=b"x")),
+        ("run has half", lambda: client.save("\ud800", {}, epoch=1)),
+        ("reference has half", lambda: client.restore("\udfff@1")),
+        ("reference must be", lambda: ckptd.save({}, 5)),
+        ("components must be a list", lambda: client.restore("r@1", components=5)),
+        ("each of include has half", lambda: client.restore("r@1", include=["\ud800*"])),
+    ):
+        with pytest.raises(ckptd.InvalidState, match=named) as raised:
+            call()
+        assert raised.value.reason == "BAD_ARGUMENT"
 
 
 def test_what_is_selected_may_come_from_a_generator(client):
@@ -153,7 +172,7 @@ def test_errors_are_a_tree(client):
         client.checkpoint("nonsense")
     with pytest.raises(ckptd.InvalidState, match="HOST:PORT"):
         ckptd.connect("nonsense")
-    with pytest.raises(ckptd.InvalidState, match="list of str, not one"):
+    with pytest.raises(ckptd.InvalidState, match="list of str, not 'model'"):
         client.restore("r@1", components="model")
     with pytest.raises(ckptd.InvalidState, match="each of include must be a str, not 1"):
         client.restore("r@1", include=["a", 1])

@@ -138,6 +138,8 @@ class Client:
     """
 
     def __init__(self, address: str, domain: str = "default", retry_s: float = 30) -> None:
+        _check_text("address", address)
+        _check_text("domain", domain)
         if not (math.isfinite(retry_s) and 0 <= retry_s <= 86400):
             raise InvalidState(f"retry_s must be between 0 and 86400 seconds, not {retry_s}", "BAD_ARGUMENT")
         if _alive.is_forked:
@@ -264,8 +266,7 @@ class Client:
         Leaves of other types stay as they are. Bytes go straight to where they are wanted, if that is memory of the CPU
         with the layout that was saved; other tensors are read aside, 128 MiB at a time (one of which there are views of
         other shapes, whole), and copied. What holds the right bytes already is not fetched, unless none of the chunks
-        does that are looked at first: one in 16, and no fewer than 64, of what goes straight and of each 128 MiB; after
-        128 MiB of which nothing was right the next 896 MiB are not looked at.
+        does that are looked at first: one in 16, and no fewer than 64, of what goes straight and of each 128 MiB.
 
         Args:
             reference: see ``restore``.
@@ -382,19 +383,22 @@ def _pages(fetch: Any) -> Iterator[dict[str, Any]]:
             return
 
 
-def _check_text(name: str, text: Any) -> None:
+def _check_text(name: str, text: Any, what: str = "a str") -> None:
     if not isinstance(text, str):
-        raise InvalidState(f"{name} must be a str, not {text!r}", "BAD_ARGUMENT")
+        raise InvalidState(f"{name} must be {what}, not {text!r}", "BAD_ARGUMENT")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidState(f"{name} has half a character, which UTF-8 cannot have: {text!r}", "BAD_ARGUMENT") from None
 
 
 def _check_reference(reference: Any) -> None:
-    if not isinstance(reference, str):
-        raise InvalidState(f"reference must be a str such as 'RUN:latest', not {reference!r}", "BAD_ARGUMENT")
+    _check_text("reference", reference, "a str such as 'RUN:latest'")
 
 
 def _texts(name: str, texts: Iterable[str]) -> list[str]:
-    if isinstance(texts, str):
-        raise InvalidState(f"{name} must be a list of str, not one: [{texts!r}]", "BAD_ARGUMENT")
+    if isinstance(texts, str) or not isinstance(texts, Iterable):
+        raise InvalidState(f"{name} must be a list of str, not {texts!r}", "BAD_ARGUMENT")
     checked = list(texts)
     for text in checked:
         _check_text(f"each of {name}", text)
@@ -416,30 +420,28 @@ def _what(
     """What a save is told besides the state."""
     _check_text("run", run)
     _check_text("primary_metric", primary_metric)
-    numbers = [(_name("metrics", name), _number("metrics", name, value)) for name, value in (metrics or {}).items()]
-    texts = [(_name("labels", name), _text("labels", name, value)) for name, value in (labels or {}).items()]
+    numbers = [(name, _number(name, value)) for name, value in _items("metrics", metrics)]
+    texts = list(_items("labels", labels))
+    for name, value in texts:
+        _check_text(f"labels[{name!r}]", value)
     return run, _epoch_of(state, epoch), _step_of(state, step), numbers, texts, primary_metric
 
 
-def _name(where: str, name: Any) -> str:
-    if isinstance(name, str):
-        return name
-    raise InvalidState(f"a name in {where} must be a str, not {name!r}", "BAD_ARGUMENT")
+def _items(where: str, named: Mapping[str, Any] | None) -> Iterator[tuple[str, Any]]:
+    if named is not None and not isinstance(named, Mapping):
+        raise InvalidState(f"{where} must be a dict, not {named!r}", "BAD_ARGUMENT")
+    for name, value in (named or {}).items():
+        _check_text(f"a name in {where}", name)
+        yield name, value
 
 
-def _number(where: str, name: Any, value: Any) -> float:
+def _number(name: str, value: Any) -> float:
     try:
         if not isinstance(value, str | bytes):
             return float(value)
     except (TypeError, ValueError, OverflowError, RuntimeError):  # of a tensor that has several elements, too
         pass
-    raise InvalidState(f"{where}[{name!r}] must be a number, not {value!r}", "BAD_ARGUMENT")
-
-
-def _text(where: str, name: Any, value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    raise InvalidState(f"{where}[{name!r}] must be a str, not {value!r}", "BAD_ARGUMENT")
+    raise InvalidState(f"metrics[{name!r}] must be a number, not {value!r}", "BAD_ARGUMENT")
 
 
 def _int64(name: str, value: Any) -> int:
@@ -554,6 +556,7 @@ def save(state: Any, reference: str, **options: Any) -> Checkpoint:
 
     As ``torch.save(state, file)`` does, on the server that ``connect()`` finds.
     """
+    _check_text("reference", reference, "a str, RUN@EPOCH or RUN")
     run, mark, epoch = reference.partition("@")
     if mark:
         if not re.fullmatch(r"[+-]?[0-9]+", epoch):
