@@ -36,7 +36,7 @@ def test_save_and_load_are_two_lines(client):
     assert_same(ckptd.load("two:best"), state)
     ckptd.save(state, "two@7")
     assert ckptd.connect().checkpoint("two:latest").epoch == 7
-    for reference in ("two@", "two@x", "two@1#1"):
+    for reference in ("two@", "two@x", "two@1#1", "two@" + "9" * 5000):
         with pytest.raises(ckptd.InvalidState, match="RUN@EPOCH"):
             ckptd.save(state, reference)
 
@@ -114,6 +114,10 @@ def test_a_reference_that_is_no_text_is_refused(client, read):
 def test_texts_that_cannot_be_are_named(client):
     for named, call in (
         ("address", lambda: ckptd.connect(5)),
+        ("address", lambda: ckptd.connect([client.address])),
+        ("domain", lambda: ckptd.connect(client.address, domain={})),
+        ("retry_s", lambda: ckptd.connect(client.address, retry_s="3")),
+        ("retry_s", lambda: ckptd.Client(client.address, retry_s=float("nan"))),
         ("domain", lambda: ckptd.Client("127.0.0.1:1", domain=b"x")),
         ("run has half", lambda: client.save("\ud800", {}, epoch=1)),
         ("reference has half", lambda: client.restore("\udfff@1")),
@@ -124,6 +128,19 @@ def test_texts_that_cannot_be_are_named(client):
         with pytest.raises(ckptd.InvalidState, match=named) as raised:
             call()
         assert raised.value.reason == "BAD_ARGUMENT"
+
+
+def test_messages_can_be_printed(client):
+    client.save("printed", {"w": torch.ones(2)}, epoch=1)
+    for call in (
+        lambda: client.restore_into("printed@1", {"a\ud800\x1b[31m": torch.ones(2)}),
+        lambda: client.save("r\x9b", {"w": torch.ones(2)}, epoch=1),
+        lambda: client.restore("nosuch\x9b@1"),
+        lambda: ckptd.Client("a\x1b[31mb"),
+    ):
+        with pytest.raises(ckptd.Error) as raised:
+            call()
+        assert not set(str(raised.value)) & {"\x1b", "\x9b", "\ud800"}
 
 
 def test_what_is_selected_may_come_from_a_generator(client):

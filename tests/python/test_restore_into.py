@@ -247,3 +247,49 @@ def test_memory_that_is_shared_only_here_is_a_difference(client):
     live = torch.ones(10)
     client.restore_into("together@1", {"w": live, "v": live[2:7]})
     assert not live.any()
+
+
+A, T = torch.randn(200, 200), torch.zeros(200, 200)
+WIDE = torch.zeros(200, 300)
+
+
+@pytest.mark.parametrize(
+    ("saved", "live", "why"),
+    [
+        ({"a": A, "b": A + 1}, {"a": T.T, "b": T}, "shares memory with"),
+        ({"a": A, "b": A + 1}, {"a": T.T, "b": T.T}, "shares memory with"),
+        ({"a": A, "b": A + 1}, {"a": WIDE[:, :200], "b": WIDE[:, 100:]}, "shares memory with"),
+        ({"a": A, "b": A[3:9]}, {"a": T, "b": T[4:10]}, "shares memory with"),
+        ({"a": A, "b": A.T}, {"a": T, "b": T}, "shares memory with"),
+        ({"a": A[:120], "b": A[80:]}, {"a": T[:120], "b": T[:120]}, "shares memory with"),
+        ({"a": A[:3, :4]}, {"a": torch.zeros(6).as_strided((3, 4), (1, 1))}, "whose elements share memory"),
+        ({"a": np.zeros((2, 300))}, {"a": np.lib.stride_tricks.as_strided(np.zeros(300), (2, 300), (0, 8))}, "whose elements share memory"),
+    ],
+)  # fmt: skip
+def test_memory_that_would_be_written_twice_is_a_difference(client, saved, live, why):
+    client.save("twice", saved, epoch=1)
+    with pytest.raises(ckptd.InvalidState, match=why):
+        client.restore_into("twice@1", live)
+    assert not any(value.any() for value in live.values())
+
+
+def test_memory_that_is_shared_as_it_was_is_none(client):
+    fused = torch.zeros(200, 400)
+    for saved, live in (
+        ({"a": A, "b": A[3:9], "c": A.T, "d": A[:, 7]}, {"a": (t := T.clone()), "b": t[3:9], "c": t.T, "d": t[:, 7]}),
+        ({"a": A, "b": A, "c": A.T}, {"a": (u := T.clone().T), "b": u, "c": u.T}),
+        ({"a": A, "b": A + 1}, {"a": fused[:, :200], "b": fused[:, 200:]}),
+        ({"a": A, "b": A + 1}, {"a": fused[:, ::2], "b": fused[:, 1::2]}),
+        ({"a": A[:0], "b": A}, {"a": T[:0], "b": T.clone()}),
+    ):
+        client.save("alike", saved, epoch=1)
+        client.restore_into("alike:latest", live)
+        assert all(torch.equal(live[name], value) for name, value in saved.items())
+
+
+def test_an_inference_tensor_of_another_layout_is_restored(client):
+    client.save("inference", {"a": A}, epoch=1)
+    with torch.inference_mode():
+        live = {"a": torch.zeros(200, 200).T}
+    client.restore_into("inference@1", live)
+    assert torch.equal(live["a"], A)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import math
 import os
 import re
 import threading
@@ -140,8 +139,7 @@ class Client:
     def __init__(self, address: str, domain: str = "default", retry_s: float = 30) -> None:
         _check_text("address", address)
         _check_text("domain", domain)
-        if not (math.isfinite(retry_s) and 0 <= retry_s <= 86400):
-            raise InvalidState(f"retry_s must be between 0 and 86400 seconds, not {retry_s}", "BAD_ARGUMENT")
+        _check_seconds(retry_s)
         if _alive.is_forked:
             raise _forked()
         self.address = address
@@ -392,6 +390,11 @@ def _check_text(name: str, text: Any, what: str = "a str") -> None:
         raise InvalidState(f"{name} has half a character, which UTF-8 cannot have: {text!r}", "BAD_ARGUMENT") from None
 
 
+def _check_seconds(retry_s: Any) -> None:
+    if not isinstance(retry_s, (int, float)) or not 0 <= retry_s <= 86400:  # nan is not, either
+        raise InvalidState(f"retry_s must be between 0 and 86400 seconds, not {retry_s!r}", "BAD_ARGUMENT")
+
+
 def _check_reference(reference: Any) -> None:
     _check_text("reference", reference, "a str such as 'RUN:latest'")
 
@@ -540,6 +543,10 @@ def connect(address: str | None = None, *, domain: str | None = None, retry_s: f
         domain: the domain to work in; None takes the environment's CKPT_DOMAIN, else "default".
         retry_s: see ``Client``.
     """
+    for name, text in (("address", address), ("domain", domain)):
+        if text is not None:
+            _check_text(name, text)
+    _check_seconds(retry_s)
     key = (
         address or os.environ.get("CKPT_SERVER") or "127.0.0.1:7070",
         domain or os.environ.get("CKPT_DOMAIN") or "default",
@@ -559,7 +566,7 @@ def save(state: Any, reference: str, **options: Any) -> Checkpoint:
     _check_text("reference", reference, "a str, RUN@EPOCH or RUN")
     run, mark, epoch = reference.partition("@")
     if mark:
-        if not re.fullmatch(r"[+-]?[0-9]+", epoch):
+        if not re.fullmatch(r"[+-]?[0-9]{1,19}", epoch) or "epoch" in options:
             raise InvalidState(f"'{reference}': a save goes to RUN@EPOCH, or to RUN", "BAD_REFERENCE")
         options["epoch"] = int(epoch)
     return connect().save(run, state, **options)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ckptd._report import LoadReport
+
+
+# Control characters but for the end of a line, and halves of characters: names in a message may have any.
+_UNPRINTABLE = re.compile("[\\x00-\\x09\\x0b-\\x1f\\x7f-\\x9f\\ud800-\\udfff]")
 
 
 class Error(Exception):
@@ -16,7 +21,7 @@ class Error(Exception):
     """
 
     def __init__(self, message: str, reason: str = "") -> None:
-        super().__init__(message)
+        super().__init__(_UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), message))
         self.reason = reason
 
     def __str__(self) -> str:

@@ -9,7 +9,7 @@ import math
 import mmap
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from ckptd import _kinds, _native
 from ckptd._decode import StoredTensor
@@ -17,6 +17,7 @@ from ckptd._encode import is_dtensor
 from ckptd._errors import Error, InvalidState
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 # A tensor that cannot be read to where it is wanted is read aside and copied, so many bytes at a time. Larger ones come
@@ -77,8 +78,9 @@ def _match(restore: _native.Restore, tensors: list[StoredTensor], state: Any, co
             differences.append(f"{_text(path)}: is a {type(live[path]).__name__} without memory of its own to write to")
         elif getattr(live[path], "is_meta", False):
             differences.append(f"{_text(path)}: is on the meta device, where there are no bytes")
-        elif not is_array and _overlaps(live[path]):
-            differences.append(f"{_text(path)}: is an expanded tensor, whose elements share memory")
+        elif _Memory(live[path]).overlaps_itself():
+            what = "array" if is_array else "tensor"
+            differences.append(f"{_text(path)}: is an expanded {what}, or another one whose elements share memory")
         elif is_array and not live[path].flags.writeable:
             differences.append(f"{_text(path)}: is an array that cannot be written to")
         else:
@@ -92,24 +94,98 @@ def _match(restore: _native.Restore, tensors: list[StoredTensor], state: Any, co
     return leaves
 
 
+class _Memory:
+    """Where the elements of a tensor or an array are, which may be on another device."""
+
+    def __init__(self, value: Any) -> None:
+        is_tensor = _is_tensor(value)
+        self.device = str(value.device) if is_tensor else "cpu"
+        self.item = value.element_size() if is_tensor else value.itemsize
+        self.address = value.data_ptr() if is_tensor else value.ctypes.data
+        self.shape = tuple(value.shape)
+        self.strides = (
+            tuple(stride * self.item for stride in value.stride()) if is_tensor else value.strides
+        )  # in bytes
+        reach = [(extent - 1) * stride for extent, stride in zip(self.shape, self.strides, strict=True)]
+        self.begin = self.address + sum(step for step in reach if step < 0)
+        self.end = self.address + sum(step for step in reach if step > 0) + self.item
+
+    def is_empty(self) -> bool:
+        return 0 in self.shape or not self.item
+
+    def overlaps_itself(self) -> bool:
+        """Whether elements share memory; also of strides that do so for no shape, but are none of a slice's."""
+        if self.is_empty():
+            return False
+        reach = self.item
+        for stride, extent in sorted((abs(s), e) for s, e in zip(self.strides, self.shape, strict=True) if e > 1):
+            if stride < reach:
+                return True
+            reach += (extent - 1) * stride
+        return False
+
+    def overlaps(self, other: _Memory) -> bool:
+        import numpy
+
+        work: Any = 1_000_000  # numpy's stubs know -1 and 0 only
+        try:
+            return bool(numpy.shares_memory(self.addresses(), other.addresses(), max_work=work))
+        except numpy.exceptions.TooHardError:
+            return True
+
+    def addresses(self) -> np.ndarray[Any, Any]:
+        """An array of the same addresses, whose memory is not touched."""
+        import numpy
+
+        class Interface:
+            __array_interface__: ClassVar = {
+                "version": 3,
+                "data": (self.address, False),
+                "typestr": f"|V{self.item}",
+                "shape": self.shape,
+                "strides": self.strides,
+            }
+
+        return numpy.asarray(Interface())
+
+
 def _shared_otherwise(leaves: list[_Leaf]) -> list[str]:
-    """Live tensors and arrays that share memory, though the checkpoint has them apart."""
-    spans = []
-    for leaf in leaves:
-        live = leaf.live
-        is_array = bool(leaf.type_name)
-        whole = (live.flags.c_contiguous or live.flags.f_contiguous) if is_array else live.is_contiguous()
-        size = live.nbytes
-        if whole and size and (is_array or live.is_cpu):
-            begin = live.ctypes.data if is_array else live.data_ptr()
-            base = leaf.number if leaf.stored.view_of is None else leaf.stored.view_of
-            spans.append((begin, begin + size, base, _text(leaf.path)))
-    spans.sort()
-    return [
-        f"{second[3]}: shares memory with {first[3]} in the state, and not in the checkpoint"
-        for first, second in itertools.pairwise(spans)
-        if second[0] < first[1] and second[2] != first[2]
-    ]
+    """Live tensors and arrays that share memory, though those of the checkpoint do not, or do so otherwise."""
+    found = [(memory, leaf) for leaf in leaves if not (memory := _Memory(leaf.live)).is_empty()]
+    found.sort(key=lambda each: (each[0].device, each[0].begin))
+    differences = []
+    before: list[tuple[_Memory, _Leaf]] = []  # those that reach beyond the beginning of the one at hand
+    for memory, leaf in found:
+        before = [each for each in before if each[0].device == memory.device and each[0].end > memory.begin]
+        differences += [
+            f"{_text(leaf.path)}: shares memory with {_text(its_leaf.path)} in the state, and not so in the checkpoint"
+            for its, its_leaf in before
+            if not _are_alike(its, its_leaf, memory, leaf) and its.overlaps(memory)
+        ]
+        before.append((memory, leaf))
+    return differences
+
+
+def _are_alike(one: _Memory, one_leaf: _Leaf, other: _Memory, other_leaf: _Leaf) -> bool:
+    """Whether the same bytes of the checkpoint go to the same memory, as far as both have them."""
+
+    def base(leaf: _Leaf) -> int:
+        return leaf.number if leaf.stored.view_of is None else leaf.stored.view_of
+
+    def dims(memory: _Memory, leaf: _Leaf) -> list[tuple[int, int, int]]:
+        """Extent, and the strides in bytes, as stored and as live."""
+        strides = leaf.stored.strides or _kinds.row_major(leaf.stored.shape)
+        steps = (stride * memory.item for stride in strides[: len(memory.shape)])
+        return sorted(dim for dim in zip(memory.shape, steps, memory.strides, strict=True) if dim[0] > 1)
+
+    if base(one_leaf) != base(other_leaf):
+        return False
+    its, others = dims(one, one_leaf), dims(other, other_leaf)
+    offset, other_offset = one_leaf.stored.view_offset_bytes, other_leaf.stored.view_offset_bytes
+    if (one.address, offset, its) == (other.address, other_offset, others):
+        return True
+    is_as_stored = all(stored == live for _, stored, live in its + others)
+    return is_as_stored and one.address - offset == other.address - other_offset
 
 
 def _has_memory(tensor: torch.Tensor) -> bool:
@@ -380,7 +456,7 @@ def _copy(to: Any, source: Any) -> None:
 
     # PyTorch transposes a matrix fast if the one that is written is contiguous.
     order = sorted(range(to.dim()), key=to.stride, reverse=True)
-    with torch.no_grad():
+    with torch.inference_mode() if to.is_inference() else torch.no_grad():
         to.permute(order).copy_(source.permute(order))
 
 
