@@ -278,7 +278,7 @@ absl::StatusOr<std::shared_ptr<FilePackStore::ReadFile>> FilePackStore::FileOf(s
     files_.pop_back();
   }
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0 && errno == ENOENT)
+  if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
     return MakeError(absl::StatusCode::kNotFound, "PACK_MISSING", absl::StrCat("there is no pack ", path.string()));
   if (fd < 0) return SystemError("cannot open", path, errno);
   files_.push_back(std::make_shared<ReadFile>(fd, std::string(domain), pack));

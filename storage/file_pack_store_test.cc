@@ -275,6 +275,9 @@ TEST_F(FilePackStoreTest, AFileThatIsGoneIsNotReadFromMemoryOfIt) {
   EXPECT_THAT(Payload(batch).status(), IsError(absl::StatusCode::kNotFound, "PACK_MISSING"));
   std::filesystem::rename(root_ / "elsewhere", FileOf(batch.pack));
   EXPECT_EQ(Payload(batch).value(), "a");
+  std::filesystem::rename(root_ / "d", root_ / "elsewhere");
+  WriteFile(root_ / "d", "a file where the folder was");
+  EXPECT_THAT(Payload(batch).status(), IsError(absl::StatusCode::kNotFound, "PACK_MISSING"));
 }
 
 TEST_F(FilePackStoreTest, WhatIsWrittenWhileTheFileIsLostIsWrittenAgain) {
@@ -340,6 +343,24 @@ TEST_F(FilePackStoreTest, ThatAPackIsLostIsToldUntilItIsHeard) {
   std::filesystem::remove(FileOf(last.pack));
   lost_status_ = absl::AbortedError("others are in the way");
   Reopen();
+  lost_status_ = absl::OkStatus();
+}
+
+TEST_F(FilePackStoreTest, OneThatCannotBeSealedKeepsNoOtherFromIt) {
+  for (const bool lost_first : {false, true}) {
+    SCOPED_TRACE(lost_first);
+    store_.reset();
+    lost_status_ = absl::AbortedError("others are in the way");
+    store_ = FilePackStore::Open({.root = root_, .seal_idle_after = std::chrono::milliseconds(0)}, *this).value();
+    const WrittenBatch first = TryWrite("a").value();
+    const WrittenBatch second = TryWrite("b").value();
+    store_->Release(first.pack, true);
+    store_->Release(second.pack, true);
+    sealed_.clear();
+    std::filesystem::remove(FileOf(lost_first ? first.pack : second.pack));
+    store_->SealIdle();
+    EXPECT_THAT(sealed_, ElementsAre(lost_first ? second.pack : first.pack));
+  }
   lost_status_ = absl::OkStatus();
 }
 

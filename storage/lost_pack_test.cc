@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/random.h"
 #include "storage/failing_disk_fixture.h"
+#include "storage/manifest_record.h"
 #include "storage/store_fixture.h"
 
 namespace ckpt::storage {
@@ -67,6 +68,32 @@ TEST_F(LostPack, OneThatARestoreFindsIsNotReliedOn) {
     EXPECT_EQ(Restore(absl::StrCat("r@", epoch)).value()["m.b"], Data('b'));
     EXPECT_EQ(Restore(name).value()["m.a"], Data('a'));
   }
+}
+
+TEST_F(LostPack, OneThatComesBackIsReliedOnAgain) {
+  ASSERT_THAT(Save(BeginOf("r", 1), {{"m.a", Data('a')}}).status(), IsOk());
+  const PackId pack = PackIdOf(ChunkRowOf(Data('a')));
+  CloseStore();
+  OpenStore();
+  std::filesystem::rename(FileOf(pack), dir_ / "moved");
+  EXPECT_THAT(Restore("r@1").status(), HasReason("DATA_DAMAGED"));
+  EXPECT_TRUE(IsQuarantined(pack));
+  std::filesystem::rename(dir_ / "moved", FileOf(pack));
+  CloseStore();
+  OpenStore();
+  const std::string digest(Sha256(Data('a')).view());
+  EXPECT_EQ(Begin(BeginOf("r", 2))->Have(digest).value(), std::string(1, '\0')) << "no record of it was marked";
+}
+
+TEST_F(LostPack, ARecordOfOneThatIsOpenIsMarkedItself) {
+  ASSERT_THAT(Save(BeginOf("r", 1), {{"m.a", Data('a')}}).status(), IsOk());
+  const PackId pack = PackIdOf(ChunkRowOf(Data('a')));
+  const RecordName record{false, Sha256(Data('a'))};
+  const absl::Status gone = absl::NotFoundError("gone");
+  EXPECT_TRUE(
+      absl::IsDataLoss(NoteUnreadable(*store_, "default", record, pack, ChunkRowOf(Data('a')).offset(), {}, gone)));
+  EXPECT_FALSE(IsQuarantined(pack));
+  EXPECT_TRUE(ChunkRowOf(Data('a')).quarantined());
 }
 
 TEST_F(LostPack, OneThatWasCutWhileItWasWrittenIsSeenByTheNextStart) {

@@ -134,8 +134,7 @@ bool IsUtf8(const std::string& text) {
 
 // Whether a metric can have that name.
 bool IsMetricName(const std::string& name) {
-  const auto banned = [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f || c == ':'; };
-  return !name.empty() && name.size() <= kMaxMetricName && std::none_of(name.begin(), name.end(), banned) &&
+  return !name.empty() && name.size() <= kMaxMetricName && name.find(':') == name.npos && Printable(name) == name &&
          IsUtf8(name);
 }
 

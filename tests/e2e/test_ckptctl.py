@@ -173,7 +173,7 @@ def test_numbers_of_every_type(server, ctl, tmp_path):
 
 
 def test_numbers_that_cannot_be_metrics_are_left_out(server, ctl, tmp_path):
-    names = ("a:b", "x" * 201, "a\nb", "\x7f", "", "\ud800", "x" * 200, "é")
+    names = ("a:b", "x" * 201, "a\nb", "\x7f", "\x85", "", "\ud800", "x" * 200, "é")
     path = save_pth(tmp_path / "in.pth", {"epoch": 1, **dict.fromkeys(names, 0.5)})
     assert ctl("save", "names", path)["metrics"] == {"x" * 200: 0.5, "é": 0.5}
 
@@ -272,7 +272,8 @@ def test_references(server, ctl, tmp_path):
     assert next(r for r in ctl("runs") if r["run"] == "refs")["best"] is None  # two metrics, and none is the primary one
     assert "refs:best:acc, refs:best:val_loss" in fails(3, "show", "refs:best", server=server)
     for primary, wanted in (("acc", 5), ("acc:min", 3), ("val_loss", 3), ("val_loss:max", 5)):
-        ctl("save", "refs", path, "--epoch", 9, "--primary-metric", primary)
+        said = run("save", "refs", path, "--epoch", 9, "--primary-metric", primary, server=server).stderr
+        assert f"has no metric {primary.split(':')[0]}, by which refs:best goes" in said
         assert at("refs:best") == (wanted, {5: 1, 3: 2}[wanted])
         best = next(r for r in ctl("runs") if r["run"] == "refs")["best"]
         assert (best["metric"], best["epoch"]) == (primary.split(":")[0], wanted)

@@ -103,6 +103,8 @@ def save_streams():
     yield save((3, message((1, w))), chunk, chunk, *tail)
     yield save((3, message((1, w))), chunk, (5, message((1, DIGEST))), *tail)
     yield save((2, message((1, DIGEST))), (3, message((1, w))), chunk, chunk, (3, message((1, b))))
+    x, y = (tensor(f"model.{name}", "model", UINT8, [8192]) for name in "xy")
+    yield save((3, message((1, w))), chunk, chunk, (3, message((1, x), (1, b), (1, y), (2, DIGEST * 3))), chunk)
     yield save((6, message((1, node(SCALAR, value=message((1, 1)))))), (7, b""))
 
 

@@ -42,6 +42,12 @@ std::unique_ptr<Store> OpenEmpty(const std::filesystem::path& dir) {
   return *std::move(store);
 }
 
+// So that what was sent before can be cited: an ack comes some time after the chunk.
+absl::Status SettleAll(SaveStream& save) {
+  CKPT_RETURN_IF_ERROR(save.Flush(true));
+  return save.Settle();
+}
+
 // The store is made anew now and then: each domain leaves a pack open. The pointer is made after the first store, and
 // so the last one is closed before what RocksDB made for it goes.
 Store& FreshStore() {
@@ -81,13 +87,13 @@ absl::Status Send(SaveStream& save, const server::ReceivedSave& received, std::o
       Require(missing->size() == (request.have().digests().size() / Digest::kSize + 7) / 8, "a bit for each digest");
       return absl::OkStatus();
     }
-    case v1::SaveRequest::kTensors: return save.AddTensors(request.tensors());
+    case v1::SaveRequest::kTensors:
+      if (!request.tensors().cited_digests().empty()) CKPT_RETURN_IF_ERROR(SettleAll(save));
+      return save.AddTensors(request.tensors());
     case v1::SaveRequest::kChunk:
       return SendChunk(save, Payload::Of(request.chunk().payload()), request.chunk().fingerprint());
     case v1::SaveRequest::kCitations:
-      // So that what was sent before can be cited: an ack comes some time after the chunk.
-      CKPT_RETURN_IF_ERROR(save.Flush(true));
-      CKPT_RETURN_IF_ERROR(save.Settle());
+      CKPT_RETURN_IF_ERROR(SettleAll(save));
       return save.Cite(request.citations().digests());
     case v1::SaveRequest::kState: return save.AddState(request.state());
     case v1::SaveRequest::kCommit: {

@@ -202,8 +202,14 @@ class WireTest(unittest.TestCase):
         cite = pb.SaveRequest(citations=pb.Citations(digests=digest))
         self.refused("FAILED_PRECONDITION", "CHUNK_NOT_PINNED", begin("refused"), tensors(tensor()), cite)
         self.refused("INVALID_ARGUMENT", "BAD_DIGESTS", begin("refused"), tensors(tensor()), pb.SaveRequest(citations=pb.Citations(digests=b"x")))
+        for digests, reason, code in ((digest, "CHUNK_NOT_PINNED", "FAILED_PRECONDITION"), (b"x", "BAD_DIGESTS", "INVALID_ARGUMENT")):
+            batch = pb.SaveRequest(tensors=pb.TensorBatch(tensors=[tensor()], cited_digests=digests))
+            self.refused(code, reason, begin("refused"), batch)
         have = pb.SaveRequest(have=pb.Have(digests=digest))
         self.assertEqual(self.save(begin("citing"), have, tensors(tensor()), cite, W, COMMIT).new_bytes, 0)
+        batch = pb.SaveRequest(tensors=pb.TensorBatch(tensors=[tensor()], cited_digests=digest))
+        self.assertEqual(self.save(begin("citing"), have, batch, W, COMMIT).new_bytes, 0)
+        self.refused("INVALID_ARGUMENT", "WRONG_SIZE", begin("refused"), have, pb.SaveRequest(tensors=pb.TensorBatch(cited_digests=digest)))
 
     def test_writing_all_and_only_then_reading(self):
         # A session with many acked chunks, and many questions: their answers wait until they are read.

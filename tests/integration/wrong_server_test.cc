@@ -215,5 +215,60 @@ TEST(WrongServer, AChunkThatComesUnaskedIsAnError) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("nobody had asked for"));
 }
 
+// Says that it has all chunks, and counts how they are cited.
+class SaveServer final : public v1::CheckpointService::Service {
+ public:
+  explicit SaveServer(bool takes_cited_digests) : takes_cited_digests_(takes_cited_digests) {}
+
+  [[nodiscard]] std::string address() const { return serving_.address(); }
+  [[nodiscard]] std::size_t cited_with_tensors() const { return cited_with_tensors_; }
+  [[nodiscard]] std::size_t cited_alone() const { return cited_alone_; }
+
+  grpc::Status Save(grpc::ServerContext*,
+                    grpc::ServerReaderWriter<v1::SaveResponse, v1::SaveRequest>* stream) override {
+    for (v1::SaveRequest request; stream->Read(&request);) {
+      v1::SaveResponse response;
+      if (request.has_begin()) {
+        v1::Begun& begun = *response.mutable_begun();
+        begun.set_session(std::string(16, 's'));
+        begun.set_chunk_size(kSize);
+        begun.set_inline_limit(kSize / 2);
+        begun.set_max_message_bytes(4 << 20);
+        begun.set_takes_cited_digests(takes_cited_digests_);
+      } else if (request.has_have()) {
+        response.mutable_have()->set_missing(std::string((request.have().digests().size() / Digest::kSize + 7) / 8, 0));
+      } else if (request.has_commit()) {
+        response.mutable_committed()->mutable_checkpoint()->set_run("r");
+      } else {
+        cited_with_tensors_ += request.tensors().cited_digests().size() / Digest::kSize;
+        cited_alone_ += request.citations().digests().size() / Digest::kSize;
+        continue;
+      }
+      stream->Write(response);
+    }
+    return grpc::Status::OK;
+  }
+
+ private:
+  const bool takes_cited_digests_;
+  std::atomic<std::size_t> cited_with_tensors_ = 0;
+  std::atomic<std::size_t> cited_alone_ = 0;
+  Serving serving_{*this};  // last: goes first
+};
+
+// No wrong one, but one of before.
+TEST(WrongServer, ChunksAreCitedWithTheirTensorsWhereThatIsTaken) {
+  Memory memory;
+  const State state = ModelState({memory.Floats(kSize), memory.Floats(kSize), memory.Floats(1)});
+  constexpr std::size_t kChunks = 2 * sizeof(float);
+  for (const bool takes : {true, false}) {
+    const SaveServer server(takes);
+    const auto saved = ConnectTo(server.address())->SaveState(At("r", 1), state);
+    ASSERT_TRUE(saved.ok()) << saved.status();
+    EXPECT_EQ(server.cited_with_tensors(), takes ? kChunks : 0);
+    EXPECT_EQ(server.cited_alone(), takes ? 0 : kChunks);
+  }
+}
+
 }  // namespace
 }  // namespace ckpt::testing
