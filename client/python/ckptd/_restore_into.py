@@ -38,6 +38,7 @@ class _Leaf(NamedTuple):
     number: int
     stored: StoredTensor
     type_name: str
+    memory: _Memory
 
 
 def restore_into(restore: _native.Restore, state: Any, components: list[str]) -> None:
@@ -78,13 +79,13 @@ def _match(restore: _native.Restore, tensors: list[StoredTensor], state: Any, co
             differences.append(f"{_text(path)}: is a {type(live[path]).__name__} without memory of its own to write to")
         elif getattr(live[path], "is_meta", False):
             differences.append(f"{_text(path)}: is on the meta device, where there are no bytes")
-        elif _Memory(live[path]).overlaps_itself():
+        elif (memory := _Memory(live[path])).overlaps_itself():
             what = "array" if is_array else "tensor"
             differences.append(f"{_text(path)}: is an expanded {what}, or another one whose elements share memory")
         elif is_array and not live[path].flags.writeable:
             differences.append(f"{_text(path)}: is an array that cannot be written to")
         else:
-            leaves.append(_Leaf(path, live[path], number, tensor, type_name))
+            leaves.append(_Leaf(path, live[path], number, tensor, type_name, memory))
     differences += _shared_otherwise(leaves)
     if differences:
         lines = ["the state differs from the checkpoint; nothing was written:", *differences[:50]]
@@ -151,41 +152,44 @@ class _Memory:
 
 def _shared_otherwise(leaves: list[_Leaf]) -> list[str]:
     """Live tensors and arrays that share memory, though those of the checkpoint do not, or do so otherwise."""
-    found = [(memory, leaf) for leaf in leaves if not (memory := _Memory(leaf.live)).is_empty()]
-    found.sort(key=lambda each: (each[0].device, each[0].begin))
     differences = []
-    before: list[tuple[_Memory, _Leaf]] = []  # those that reach beyond the beginning of the one at hand
-    for memory, leaf in found:
-        before = [each for each in before if each[0].device == memory.device and each[0].end > memory.begin]
+    before: list[_Leaf] = []  # those that reach beyond the beginning of the one at hand
+    for leaf in sorted(leaves, key=lambda each: (each.memory.device, each.memory.begin)):
+        here = leaf.memory
+        if here.is_empty():
+            continue
+        before = [its for its in before if its.memory.device == here.device and its.memory.end > here.begin]
         differences += [
-            f"{_text(leaf.path)}: shares memory with {_text(its_leaf.path)} in the state, and not so in the checkpoint"
-            for its, its_leaf in before
-            if not _are_alike(its, its_leaf, memory, leaf) and its.overlaps(memory)
+            f"{_text(leaf.path)}: shares memory with {_text(its.path)} in the state, and not so in the checkpoint"
+            for its in before
+            if not _are_alike(its, leaf) and its.memory.overlaps(here)
         ]
-        before.append((memory, leaf))
+        before.append(leaf)
     return differences
 
 
-def _are_alike(one: _Memory, one_leaf: _Leaf, other: _Memory, other_leaf: _Leaf) -> bool:
+def _are_alike(one: _Leaf, other: _Leaf) -> bool:
     """Whether the same bytes of the checkpoint go to the same memory, as far as both have them."""
 
     def base(leaf: _Leaf) -> int:
         return leaf.number if leaf.stored.view_of is None else leaf.stored.view_of
 
-    def dims(memory: _Memory, leaf: _Leaf) -> list[tuple[int, int, int]]:
+    def dims(leaf: _Leaf) -> list[tuple[int, int, int]]:
         """Extent, and the strides in bytes, as stored and as live."""
+        memory = leaf.memory
         strides = leaf.stored.strides or _kinds.row_major(leaf.stored.shape)
         steps = (stride * memory.item for stride in strides[: len(memory.shape)])
         return sorted(dim for dim in zip(memory.shape, steps, memory.strides, strict=True) if dim[0] > 1)
 
-    if base(one_leaf) != base(other_leaf):
+    if base(one) != base(other):
         return False
-    its, others = dims(one, one_leaf), dims(other, other_leaf)
-    offset, other_offset = one_leaf.stored.view_offset_bytes, other_leaf.stored.view_offset_bytes
-    if (one.address, offset, its) == (other.address, other_offset, others):
+    its, others = dims(one), dims(other)
+    begin, offset = one.memory.address, one.stored.view_offset_bytes
+    other_begin, other_offset = other.memory.address, other.stored.view_offset_bytes
+    if (begin, offset, its) == (other_begin, other_offset, others):
         return True
     is_as_stored = all(stored == live for _, stored, live in its + others)
-    return is_as_stored and one.address - offset == other.address - other_offset
+    return is_as_stored and begin - offset == other_begin - other_offset
 
 
 def _has_memory(tensor: torch.Tensor) -> bool:
